@@ -1,0 +1,308 @@
+"""``dmsp.yaml``: the one configuration, read by the box, mounted by the chart, passed by Terraform.
+
+The schema is these models; ``dmsp config schema`` prints it as JSON Schema. Unknown keys, wrong types and
+impossible values get one sentence each (:class:`SettingsError`). Secrets are references
+(``file:/path`` or ``env:NAME``), never values.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from jupyterhub_dmsp.errors import DmspError
+
+SLUG = r"^[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?$"
+RUCIO_SCOPE = r"^[a-zA-Z0-9_.-]{1,25}$"
+RSE = r"^[A-Z0-9]+([_-][A-Z0-9]+)*$"
+
+
+class SettingsError(DmspError):
+    """``dmsp.yaml`` cannot be used; the message lists one sentence for each fault."""
+
+    def __init__(self, source: str, faults: list[str]) -> None:
+        self.faults = faults
+        super().__init__(f"{source}: " + " ".join(faults), "`dmsp config schema` shows what is allowed.")
+
+
+def _url(value: str) -> str:
+    TypeAdapter(HttpUrl).validate_python(value)
+    return value
+
+
+def _secret(value: str) -> str:
+    if not re.match(r"^(file:/|env:[A-Za-z_][A-Za-z0-9_]*$)", value):
+        raise ValueError("must be a reference, file:/path or env:NAME, never the secret itself")
+    return value
+
+
+Url = Annotated[str, AfterValidator(_url), Field(json_schema_extra={"format": "uri"})]
+SecretRef = Annotated[str, AfterValidator(_secret), Field(pattern=r"^(file:/.+|env:[A-Za-z_][A-Za-z0-9_]*)$")]
+
+
+def read_secret(reference: str) -> str:
+    """The value behind a ``file:`` or ``env:`` reference; raises :class:`DmspError` when it is not there."""
+    kind, _, name = reference.partition(":")
+    if kind == "env":
+        try:
+            return os.environ[name]
+        except KeyError:
+            raise DmspError(f"The environment variable {name} is not set.", "dmsp.yaml refers to it.") from None
+    try:
+        return Path(name).read_text().strip()
+    except OSError as error:
+        raise DmspError(f"The secret file {name} cannot be read: {error.strerror}.") from error
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Site(Section):
+    """What people see of the installation."""
+
+    name: str = Field(
+        "Dark Matter Science Project",
+        min_length=1,
+        max_length=80,
+        description="Shown on the login and launch pages.",
+    )
+    description: str = Field(
+        "Virtual Research Environment", max_length=400, description="A line below the name."
+    )
+    support: str = Field("", max_length=200, description="Whom users ask for help: an address or a page.")
+
+
+class Identity(Section):
+    """Who logs in, and what the identity provider calls things."""
+
+    issuer: Url | None = Field(
+        None,
+        description="OIDC issuer, exactly as it stands in `iss`. The box runs its own when this is empty.",
+    )
+    client_id: str = Field("jupyterhub", min_length=1, description="The hub's client at the issuer.")
+    client_secret: SecretRef | None = Field(None, description="Reference to the client's secret.")
+    username_claim: str = Field(
+        "preferred_username", description="Claim that gives the user name and the Rucio account."
+    )
+    groups_claim: str = Field(
+        "wlcg.groups", description="Claim that lists the groups (one claim name: dots do not nest)."
+    )
+    allowed_groups: list[str] = Field(
+        ["/dmsp"],
+        description="Members of any of these may log in; an empty list admits everybody whom the issuer knows.",
+    )
+    admin_groups: list[str] = Field(["/dmsp/admins"], description="Members of any of these administer the hub.")
+    audiences: list[str] = Field(
+        ["rucio"], description="Audiences for which a session may obtain tokens (RFC 8693 exchange)."
+    )
+    refresh_leeway: int = Field(
+        30, ge=1, le=3600, description="Refresh when fewer seconds are left on a token."
+    )
+
+
+class Lake(Section):
+    """The Rucio data lake, and where its scratch is seen."""
+
+    name: str = Field(
+        "DMSP data lake", min_length=1, max_length=80, description="Shown at the root of the sidebar's tree."
+    )
+    rucio_url: Url | None = Field(None, description="Rucio server. The box runs its own when this is empty.")
+    auth_url: Url | None = Field(None, description="Rucio authentication server; `rucio_url` when empty.")
+    scratch_rse: Annotated[str, Field(pattern=RSE, max_length=30)] = Field(
+        "SCRATCH", description="RSE to which *Attach* replicates."
+    )
+    mount: str = Field(
+        "/scratch/lake", pattern=r"^(/[^/]+)+$", description="Where sessions see the scratch RSE."
+    )
+    prefix: str = Field(
+        "",
+        description="Path prefix of the scratch RSE's PFNs that `mount` replaces; asked from Rucio when empty.",
+    )
+    rule_lifetime: int = Field(
+        14 * 86400, ge=60, le=366 * 86400, description="Seconds that an attached dataset stays on scratch."
+    )
+    mode: Literal["replica", "download"] = Field(
+        "replica", description="`replica`: through a mounted scratch RSE. `download`: into the user's space."
+    )
+
+
+class Experiment(Section):
+    """A collaboration: whose members they are, which scopes of the lake are theirs."""
+
+    name: Annotated[str, Field(pattern=SLUG)] = Field(
+        description="Short name, used for POSIX groups and account attributes."
+    )
+    title: str = Field("", max_length=80, description="As people write it; `name` when empty.")
+    groups: list[str] = Field([], description="Members of any of these groups belong to it; empty: everybody.")
+    scopes: list[Annotated[str, Field(pattern=RUCIO_SCOPE)]] = Field(
+        [], description="Rucio scopes that only its members may replicate and read on scratch."
+    )
+    embargo: str = Field(
+        "", max_length=400, description="A sentence shown with its data, such as the publication rule."
+    )
+
+
+class Profiles(Section):
+    """The catalogue of environments."""
+
+    path: Path | None = Field(
+        None, description="Folder of the catalogue, one folder a profile; the shipped one when empty."
+    )
+    default: Annotated[str, Field(pattern=SLUG)] = Field(
+        "minimal", description="Preselected for a user who has not launched one yet."
+    )
+
+
+class Service(Section):
+    """A neighbour service that sessions may use."""
+
+    enabled: bool = Field(False, description="Offer it in sessions.")
+    url: Url | None = Field(None, description="Its address.")
+
+    @model_validator(mode="after")
+    def _has_url(self) -> Service:
+        if self.enabled and self.url is None:
+            raise ValueError("is enabled and has no url")
+        return self
+
+
+class User(Section):
+    """A user of the box's own issuer."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,24}$")] = Field(
+        description="User name and Rucio account."
+    )
+    full_name: str = Field("", max_length=80, description="As shown; `name` when empty.")
+    email: str = Field("", max_length=120, description="Address; `name`@localhost when empty.")
+    groups: list[str] = Field([], description="WLCG groups, such as /dmsp/km3net.")
+
+
+class Box(Section):
+    """What only the embedded VRE needs."""
+
+    users: list[User] = Field(
+        default_factory=lambda: [
+            User(name="km3net-user", full_name="KM3NeT demo user", groups=["/dmsp", "/dmsp/km3net"]),
+            User(name="collider-user", full_name="Collider demo user", groups=["/dmsp", "/dmsp/collider"]),
+            User(
+                name="vre-admin",
+                full_name="VRE demo admin",
+                groups=["/dmsp", "/dmsp/km3net", "/dmsp/collider", "/dmsp/admins"],
+            ),
+        ],
+        description="Users of the embedded issuer; passwords are generated once and shown by `dmsp users`.",
+    )
+    token_lifetime: int = Field(
+        3600, ge=20, le=86400, description="Seconds that the embedded issuer's access tokens live."
+    )
+    site_rses: list[Annotated[str, Field(pattern=RSE, max_length=30)]] = Field(
+        ["SITE-NORTH", "SITE-SOUTH", "SITE-WEST"], min_length=1, description="Site RSEs of the demo lake."
+    )
+    transfers: int = Field(4, ge=1, le=64, description="Copies that run at the same time.")
+    session_internet: bool = Field(True, description="Whether sessions may reach the outside network.")
+
+    @model_validator(mode="after")
+    def _unique(self) -> Box:
+        names = [user.name for user in self.users]
+        if len(set(names)) < len(names):
+            raise ValueError("names a user twice")
+        return self
+
+
+DEMO_EXPERIMENTS = [
+    Experiment(name="dmsp", title="Dark Matter Science Project", groups=[], scopes=["dmsp"]),
+    Experiment(name="km3net", title="KM3NeT", groups=["/dmsp/km3net"], scopes=["km3net"]),
+    Experiment(name="collider", title="Collider", groups=["/dmsp/collider"], scopes=["collider"]),
+]
+
+
+class Settings(Section):
+    """The whole of ``dmsp.yaml``."""
+
+    site: Site = Field(default_factory=Site)
+    identity: Identity = Field(default_factory=Identity)
+    lake: Lake = Field(default_factory=Lake)
+    experiments: list[Experiment] = Field(
+        default_factory=lambda: list(DEMO_EXPERIMENTS), description="The collaborations that share the lake."
+    )
+    profiles: Profiles = Field(default_factory=Profiles)
+    dask: Service = Field(default_factory=Service)
+    reana: Service = Field(default_factory=Service)
+    box: Box = Field(default_factory=Box)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        names = [experiment.name for experiment in self.experiments]
+        if len(set(names)) < len(names):
+            raise ValueError("experiments: a name stands twice")
+        scopes = [scope for experiment in self.experiments for scope in experiment.scopes]
+        if len(set(scopes)) < len(scopes):
+            raise ValueError("experiments: a scope belongs to one experiment only")
+        return self
+
+    def experiments_of(self, groups: set[str]) -> list[Experiment]:
+        """The experiments that somebody with these groups belongs to; open ones are everybody's."""
+        return [e for e in self.experiments if not e.groups or groups & set(e.groups)]
+
+
+def _sentence(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"]) or "the file"
+    match error["type"]:
+        case "extra_forbidden":
+            return f"`{where}` is not a known key."
+        case "missing":
+            return f"`{where}` is missing."
+        case _:
+            text = error["msg"].removeprefix("Value error, ")
+            return f"`{where}` {text[0].lower() + text[1:]}."
+
+
+def parse(data: Any, source: str = "dmsp.yaml") -> Settings:
+    """Settings from plain data; raises :class:`SettingsError` with one sentence for each fault."""
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise SettingsError(source, ["the file must be a mapping of sections."])
+    try:
+        return Settings.model_validate(data)
+    except ValidationError as error:
+        raise SettingsError(source, [_sentence(e) for e in error.errors()]) from error
+
+
+def load(path: Path | None) -> Settings:
+    """Read ``dmsp.yaml``; the defaults (the demo VRE) when no path is given."""
+    if path is None:
+        return Settings()
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(str(path), [f"cannot be read: {error.strerror}."]) from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(str(path), ["is not UTF-8 text."]) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise SettingsError(str(path), [f"is not YAML: {where}{getattr(error, 'problem', error)}."]) from error
+    return parse(data, str(path))
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of ``dmsp.yaml``; the chart's ``values.schema.json`` and the reference page come from it."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Settings.model_json_schema()}
