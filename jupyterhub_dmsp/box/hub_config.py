@@ -1,0 +1,54 @@
+"""What the box's ``jupyterhub_config.py`` calls: facts, and the hooks that let the hub stay free of Rucio."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jupyterhub_dmsp import settings
+from jupyterhub_dmsp.box.rucio import config as rucio_config
+from jupyterhub_dmsp.hub.config import configure
+from jupyterhub_dmsp.lake.accounts import Provisioner, provisioner_for
+
+FILE = """\
+# Written by `dmsp up` at every start; change dmsp.yaml instead.
+from jupyterhub_dmsp.box.hub_config import fill
+
+fill(c, {facts!r})  # noqa: F821
+"""
+
+
+def write(directory: Path, facts: dict[str, Any]) -> Path:
+    """Write the hub's configuration and its facts (no secrets, references only); returns the file to start with."""
+    facts_file = directory / "facts.json"
+    facts_file.write_text(json.dumps(facts, indent=1))
+    config = directory / "jupyterhub_config.py"
+    config.write_text(FILE.format(facts=str(facts_file)))
+    return config
+
+
+def fill(c: Any, facts_file: str) -> None:
+    """Fill JupyterHub's configuration object ``c``."""
+    facts = json.loads(Path(facts_file).read_text())
+    box = facts.pop("box")
+    configure(c, **facts)
+    chosen = settings.load(Path(facts["settings_file"]) if facts["settings_file"] else None)
+    provisioner: Provisioner = provisioner_for(box["rucio_url"], box["rucio_secret"])
+
+    async def provision(username: str, claims: dict[str, Any], groups: list[str]) -> None:
+        """Make sure that the Rucio account, identity, scope and experiment attributes are there."""
+        await provisioner.ensure(
+            user=username,
+            subject=claims["sub"],
+            issuer=box["issuer"],
+            email=claims.get("email") or f"{username}@localhost",
+            experiments=[experiment.name for experiment in chosen.experiments_of(set(groups))],
+        )
+
+    def session_files(spawner: Any) -> dict[str, str]:
+        lake = facts["lake"]
+        return {"rucio.cfg": rucio_config.client_config(lake["rucio_url"], lake["auth_url"], spawner.user.name)}
+
+    c.DMSPAuthenticator.provision = provision
+    c.LocalProfileSpawner.session_files = session_files

@@ -1,0 +1,190 @@
+"""Bringing a box up and down: the work behind the ``dmsp`` command."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import time
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from jupyterhub_dmsp.box import display, doctor, issuer
+from jupyterhub_dmsp.box.state import State
+from jupyterhub_dmsp.box.supervisor import Part, StateName, Supervisor, tail
+from jupyterhub_dmsp.box.vre import Vre
+from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.settings import Settings
+
+STOP_TIMEOUT = 40.0
+DETACH_TIMEOUT = 1800.0
+
+log = logging.getLogger("dmsp.box")
+
+
+def _check_machine(state: State, port: int) -> None:
+    """Refuse at once, with all the remedies, what cannot work."""
+    missing = [f for f in doctor.examine(state, port) if f.needed and not f.ok]
+    if missing:
+        text = " ".join(f"{finding.text} ({finding.remedy})" for finding in missing)
+        raise DmspError(f"This machine cannot run the box: {text}", "`dmsp doctor` shows it all.")
+
+
+def _log_to(state: State) -> None:
+    handler = RotatingFileHandler(state / "logs" / "box.log", maxBytes=5_000_000, backupCount=3)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def foreground(
+    state: State, settings: Settings, settings_file: Path | None, port: int, progress: display.Progress
+) -> None:
+    """Run a box until a signal asks it to end; raises :class:`DmspError` when it cannot be brought up."""
+    state.open()
+    with state.locked():
+        _log_to(state)
+        _check_machine(state, port)
+        vre = Vre(state, settings, settings_file, state.ports(port))
+        asyncio.run(_serve(state, vre, progress))
+
+
+async def _serve(state: State, vre: Vre, progress: display.Progress) -> None:
+    begin = time.monotonic()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    report: dict[str, Any] = {"address": vre.address, "issuer": vre.issuer, "pid": os.getpid(), "parts": []}
+
+    def publish(parts: list[dict[str, Any]]) -> None:
+        report["parts"] = parts
+        state.write_status(report)
+
+    def announce(part: Part, name: StateName, detail: str) -> None:
+        progress.set(part.name, part.title, name, detail)
+        log.info("part %s is %s %s", part.name, name, detail)
+
+    supervisor: Supervisor | None = None
+    try:
+        with progress:
+            await vre.prepare()
+            supervisor = Supervisor(vre.parts(), state / "logs", publish, announce)
+            await _until_or(supervisor.start(), stop)
+        if not stop.is_set():
+            report["ready_seconds"] = round(time.monotonic() - begin, 2)
+            state.write_status(report)
+            _welcome(state, vre, progress, report["ready_seconds"])
+            await _until_or(supervisor.wait_fatal(), stop)
+    finally:
+        progress.say("Ending …")
+        if supervisor is not None:
+            await supervisor.stop()
+        await vre.clean()
+        (state / "run" / "status.json").unlink(missing_ok=True)
+
+
+async def _until_or(work: Any, stop: asyncio.Event) -> None:
+    """Await ``work``, or leave it when ``stop`` is set; passes on what it raises."""
+    task = asyncio.ensure_future(work)
+    waiter = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
+    waiter.cancel()
+    if task.done():
+        task.result()
+    else:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _welcome(state: State, vre: Vre, progress: display.Progress, seconds: float) -> None:
+    progress.say(f"\nThe VRE is ready after {seconds:.0f} s: [bold]{vre.address}[/]\n")
+    progress.say(display.users_table(demo_users(state)))
+    progress.say("\nCtrl-C ends it." if os.isatty(0) else "")
+
+
+def demo_users(state: State) -> list[dict[str, Any]]:
+    """Name, password and groups of the demo users of a box that was up once."""
+    users = issuer.read_users(state / "issuer" / "users.json") if state.exists else []
+    if not users:
+        raise DmspError("This state has no users yet.", "`dmsp up` makes them.")
+    passwords = issuer.read_passwords(state / "secrets", [user["name"] for user in users])
+    return [
+        {"name": user["name"], "password": passwords[user["name"]], "groups": user["groups"]} for user in users
+    ]
+
+
+def status(state: State) -> dict[str, Any]:
+    """What ``dmsp status --json`` prints; no parts when no box runs."""
+    if state.owner() is None:
+        return {"address": None, "parts": []}
+    report = state.read_status()
+    return {
+        "address": report.get("address"),
+        "issuer": report.get("issuer"),
+        "parts": report.get("parts", []),
+    } | {key: report[key] for key in ("ready_seconds",) if key in report}
+
+
+def stop(state: State) -> bool:
+    """Ask a running box to end and wait; False when none runs."""
+    owner = state.owner()
+    if owner is None:
+        return False
+    owner.terminate()
+    try:
+        owner.wait(STOP_TIMEOUT)
+    except psutil.TimeoutExpired:
+        raise DmspError(
+            f"The box (process {owner.pid}) has not ended within {STOP_TIMEOUT:.0f} s.",
+            "`dmsp logs box` says what it waits for.",
+        ) from None
+    return True
+
+
+def start_detached(state: State, command: list[str], progress: display.Progress) -> None:
+    """Start ``dmsp up`` in the background and follow it until all parts are healthy."""
+    state.open()
+    if state.owner() is not None:
+        raise DmspError(f"A box already runs on {state.path}.", "`dmsp status` shows it, `dmsp down` ends it.")
+    output = state / "run" / "detached.out"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd="/", start_new_session=True
+        )
+    deadline = time.monotonic() + DETACH_TIMEOUT
+    with progress:
+        while time.monotonic() < deadline:
+            report = state.read_status() if state.owner() is not None else {}
+            for part in report.get("parts", []):
+                progress.set(part["name"], part["title"], part["state"], part["detail"])
+            if "ready_seconds" in report:
+                break
+            if process.poll() is not None:
+                text = tail(output, 20).removeprefix("dmsp: ")
+                raise DmspError(text or f"The box ended with code {process.returncode}.")
+            time.sleep(0.2)
+        else:
+            process.terminate()
+            raise DmspError("The box was not ready in time.", "`dmsp logs` shows why.")
+    progress.say(f"\nThe VRE is ready after {report['ready_seconds']:.0f} s: [bold]{report['address']}[/]\n")
+    progress.say(display.users_table(demo_users(state)))
+
+
+def clean_after_crash(state: State) -> None:
+    """Take away sessions, mounts and networks that a killed box left."""
+    asyncio.run(Vre.clean_state(state))
+
+
+def demo_scale(state: State, count: int, progress: display.Progress) -> None:
+    """Add the scope with very many DIDs to a running box."""
+    report = status(state)
+    if not report["parts"]:
+        raise DmspError("No box runs on this state.", "`dmsp up` starts one.")
+    asyncio.run(Vre.add_scale(state, count, lambda text: progress.set("scale", "many DIDs", "preparing", text)))
+    progress.say(f"The scope `scale` holds {count:,} DIDs.")

@@ -1,0 +1,206 @@
+"""The state directory of a box: its layout, version, lock, ports and generated secrets."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from jupyterhub_dmsp import __version__
+from jupyterhub_dmsp.errors import DmspError
+
+SCHEMA = 1
+PRIVATE = ("secrets", "run", "logs", "hub")
+PUBLIC = ("envs", "storage", "scratch", "homes", "sessions", "ids", "rucio", "issuer", "proxy")
+PORT_NAMES = ("issuer", "database", "rucio", "hub", "proxy_api")
+_OWN = {"version.json", "lock", "ports.json", "database", *PRIVATE, *PUBLIC}
+
+
+def default_path() -> Path:
+    """Where a box lives when nobody says otherwise: ``/var/lib/dmsp`` for root, else the user's data folder."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/dmsp")
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "dmsp"
+
+
+def write_private(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write a file atomically; it never exists with a wider mode than ``mode``."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(text)
+    temporary.replace(path)
+
+
+def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a server could bind this TCP port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+class State:
+    """One box's directory. Creating the object touches nothing; :meth:`open` makes or checks the layout."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser().absolute()
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def exists(self) -> bool:
+        return (self / "version.json").exists()
+
+    def open(self) -> None:
+        """Make the directory or check that this version can use it; raises :class:`DmspError` otherwise."""
+        self._check_version()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o711)
+        except OSError as error:
+            raise DmspError(
+                f"The state directory {self.path} cannot be made: {error.strerror}.",
+                "Name another one with --state.",
+            ) from error
+        self.path.chmod(0o711)
+        for name in PRIVATE:
+            (self / name).mkdir(mode=0o700, exist_ok=True)
+            (self / name).chmod(0o700)
+        for name in PUBLIC:
+            (self / name).mkdir(mode=0o755, exist_ok=True)
+        if not self.exists:
+            write_private(
+                self / "version.json", json.dumps({"schema": SCHEMA, "created_by": __version__}) + "\n", 0o644
+            )
+
+    def _check_version(self) -> None:
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise DmspError(f"{self.path} is not a directory.", "Name another one with --state.")
+        if not self.exists:
+            foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in _OWN)
+            if foreign:
+                raise DmspError(
+                    f"{self.path} holds other things (such as {foreign[0]!r}), it is no state of a box.",
+                    "Name an empty or new directory with --state.",
+                )
+            return
+        try:
+            schema = json.loads((self / "version.json").read_text())["schema"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DmspError(
+                f"{self / 'version.json'} cannot be understood.", "Restore it, or `dmsp reset` this state."
+            ) from error
+        if schema != SCHEMA:
+            raise DmspError(
+                f"The state in {self.path} has version {schema}, this program uses version {SCHEMA}.",
+                "Use the program that made it, or another directory with --state.",
+            )
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the box's lock: one ``up`` on a state at a time. Raises :class:`DmspError` when it is taken."""
+        descriptor = os.open(self / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DmspError(
+                    f"A box already runs on {self.path}.", "`dmsp status` shows it, `dmsp down` ends it."
+                ) from None
+            me = psutil.Process()
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps({"pid": me.pid, "started": me.create_time()}).encode())
+            yield
+        finally:
+            os.close(descriptor)
+
+    def owner(self) -> psutil.Process | None:
+        """The process that holds the lock, or None: pid and start time must agree, so a reused pid does not."""
+        try:
+            held = json.loads((self / "lock").read_text())
+            process = psutil.Process(held["pid"])
+            same = abs(process.create_time() - held["started"]) < 0.01
+        except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
+            return None
+        return process if same and process.is_running() and process.status() != psutil.STATUS_ZOMBIE else None
+
+    def secret(self, name: str) -> Path:
+        """The file of a generated secret; made at the first call, 0600."""
+        path = self / "secrets" / name
+        if not path.exists():
+            write_private(path, secrets.token_urlsafe(32))
+        return path
+
+    def hex_secret(self, name: str) -> Path:
+        """As :meth:`secret`, 32 bytes in hexadecimal (what JupyterHub's keys want)."""
+        path = self / "secrets" / name
+        if not path.exists():
+            write_private(path, secrets.token_hex(32))
+        return path
+
+    def ports(self, public: int) -> dict[str, int]:
+        """The box's own ports. Chosen once, so that addresses stay (the issuer's is part of every identity).
+
+        Args:
+            public: the port at which people reach the VRE; it may change from start to start.
+        """
+        file = self / "ports.json"
+        ports: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+        wanted = public + 1
+        for name in PORT_NAMES:
+            if name in ports:
+                continue
+            while wanted in ports.values() or not port_is_free(wanted):
+                wanted += 1
+            ports[name] = wanted
+            wanted += 1
+        write_private(file, json.dumps(ports, indent=1) + "\n", 0o644)
+        for name, port in {"public": public, **ports}.items():
+            if not port_is_free(port):
+                way = (
+                    "Choose another one with --port."
+                    if name == "public"
+                    else f"End that program, or remove {file} so that other ports are chosen."
+                )
+                raise DmspError(f"Port {port} ({name}) is taken by another program.", way)
+        return {"public": public, **ports}
+
+    def write_status(self, status: dict[str, Any]) -> None:
+        """Publish what the supervisor knows, for ``dmsp status``."""
+        write_private(self / "run" / "status.json", json.dumps(status))
+
+    def read_status(self) -> dict[str, Any]:
+        """The last published status; empty when there is none."""
+        try:
+            status = json.loads((self / "run" / "status.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return status if isinstance(status, dict) else {}
+
+    def remove(self) -> None:
+        """Remove everything the box made; the caller has made sure that nothing runs or is mounted."""
+        for name in _OWN:
+            path = self / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()

@@ -1,0 +1,395 @@
+"""The parts of the embedded VRE, and how they are told of one another."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import httpx
+
+from jupyterhub_dmsp.box import confine, database, demo, hub_config, issuer, mount
+from jupyterhub_dmsp.box.rucio import config as rucio_config
+from jupyterhub_dmsp.box.rucio import parts as rucio
+from jupyterhub_dmsp.box.rucio import storage
+from jupyterhub_dmsp.box.state import State
+from jupyterhub_dmsp.box.supervisor import Part, Say
+from jupyterhub_dmsp.hub import proxy, records
+from jupyterhub_dmsp.profiles.environments import Environments, EnvironmentSpec
+from jupyterhub_dmsp.sandbox.ids import GROUPS_BASE, USERS_BASE, Ids
+from jupyterhub_dmsp.sandbox.network import Network
+from jupyterhub_dmsp.settings import Settings
+
+SITE = "BOX"
+CHECK_TIMEOUT = 3.0
+
+
+async def answers(url: str) -> bool:
+    """Whether an HTTP server answers this address with a success."""
+    try:
+        async with httpx.AsyncClient(timeout=CHECK_TIMEOUT, trust_env=False) as client:
+            return (await client.get(url)).is_success
+    except httpx.HTTPError:
+        return False
+
+
+class Vre:
+    """One box: what it consists of, for the supervisor.
+
+    Args:
+        state: its opened and locked directory.
+        settings: what ``dmsp.yaml`` says.
+        settings_file: where that file is, for the hub; None for the defaults.
+        ports: from :meth:`State.ports`.
+    """
+
+    def __init__(
+        self, state: State, settings: Settings, settings_file: Path | None, ports: dict[str, int]
+    ) -> None:
+        self.state = state
+        self.settings = settings
+        self.settings_file = settings_file
+        self.ports = ports
+        self.root = os.geteuid() == 0
+        self.address = f"http://127.0.0.1:{ports['public']}/"
+        self.issuer = f"http://127.0.0.1:{ports['issuer']}/oidc"
+        self.rucio_url = f"http://127.0.0.1:{ports['rucio']}"
+        self.proxy_api = f"http://127.0.0.1:{ports['proxy_api']}"
+        self.network: Network | None = None
+        self.environments = Environments(state / "envs")
+        self._users = Ids(state / "ids" / "users.json", USERS_BASE)
+        self._groups = Ids(state / "ids" / "groups.json", GROUPS_BASE)
+
+    def uid(self, name: str) -> int:
+        """The user id of a part (or of the one user where we are not root)."""
+        return self._users.get(f"_{name}") if self.root else os.geteuid()
+
+    def owner(self, name: str) -> tuple[int, int] | None:
+        return (self.uid(name), self.uid(name)) if self.root else None
+
+    @property
+    def inner_host(self) -> str:
+        """The address at which sessions find the hub and Rucio."""
+        return self.network.gateway if self.network else "127.0.0.1"
+
+    def _gid(self, name: str) -> int:
+        return self._groups.get(name) if self.root else os.getegid()
+
+    def _scope_gids(self) -> dict[str, int]:
+        """Which group may read a scope's files on scratch."""
+        gids = {s: self._gid(f"dmsp-{e.name}") for e in self.settings.experiments for s in e.scopes}
+        for user in self.settings.box.users:
+            gids[f"user.{user.name}"] = self._users.get(user.name) if self.root else os.getegid()
+        return gids
+
+    def _plan(self) -> rucio_config.Plan:
+        restricted = {s: e.name for e in self.settings.experiments if e.groups for s in e.scopes}
+        return rucio_config.Plan(
+            sites=list(self.settings.box.site_rses),
+            scratch=self.settings.lake.scratch_rse,
+            storage=self.state / "storage",
+            mount=Path(self.settings.lake.mount),
+            site=SITE,
+            scopes=[s for e in self.settings.experiments for s in e.scopes],
+            restricted=restricted,
+        )
+
+    async def prepare(self) -> None:
+        """What several parts need: users, storage directories, the network of the sessions."""
+        uid = self.uid("rucio")
+        plan = self._plan()
+        await asyncio.to_thread(
+            storage.prepare,
+            plan.storage,
+            sites=plan.sites,
+            scratch=plan.scratch,
+            scopes=self._scope_gids(),
+            uid=uid,
+            gid=uid if self.root else os.getegid(),
+        )
+        await asyncio.to_thread(
+            issuer.ensure_users,
+            self.settings.box.users,
+            self.state / "secrets",
+            self.state / "issuer" / "users.json",
+            owner=self.owner("issuer"),
+        )
+        if self.root:
+            internet = self.settings.box.session_internet
+            ports = (self.ports["hub"], self.ports["rucio"])
+            self.network = Network.load_or_choose(self.state.path, ports=ports, internet=internet)
+            await self.network.ensure()
+
+    def parts(self) -> list[Part]:
+        """All parts, in the order in which people see them."""
+        found = [self._database(), self._issuer(), self._rucio(), self._daemons()]
+        if self.root:
+            found.append(self._scratch())
+        return [*found, self._proxy(), self._hub(), self._content()]
+
+    def _confined(
+        self, name: str, command: list[str], writable: list[Path], readable: Sequence[Path] = ()
+    ) -> list[str]:
+        uid = self.uid(name)
+        return confine.confine(
+            command,
+            uid=uid,
+            gid=uid if self.root else os.getegid(),
+            name=name,
+            writable=writable,
+            readable=[Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[2], *readable],
+            etc=self.state / "run" / "etc" / name,
+        )
+
+    def _database(self) -> Part:
+        directory, port = self.state / "database", self.ports["database"]
+        password = self.state.secret("database-password")
+        uid = self.uid("database")
+
+        async def prepare(say: Say) -> None:
+            if not (directory / "PG_VERSION").exists():
+                say("making the database")
+            etc = self.state / "run" / "etc" / "database"
+            await database.prepare(
+                directory, password, uid=uid, gid=uid if self.root else os.getegid(), etc=etc
+            )
+
+        return Part(
+            name="database",
+            title="PostgreSQL",
+            prepare=prepare,
+            command=lambda: self._confined("database", database.command(directory, port), [directory]),
+            environment=database.environment(),
+            ready=lambda: database.ready(port),
+            stop_signal=database.STOP_SIGNAL,
+            address=f"127.0.0.1:{port}",
+        )
+
+    def _issuer(self) -> Part:
+        directory = self.state / "issuer"
+
+        async def prepare(_: Say) -> None:
+            await asyncio.to_thread(
+                issuer.write_config,
+                directory,
+                issuer=self.issuer,
+                host="127.0.0.1",
+                port=self.ports["issuer"],
+                site_name=self.settings.site.name,
+                support=self.settings.site.support,
+                clients=issuer.demo_clients(
+                    hub_secret_file=self.state / "secrets" / "hub-client-secret",
+                    hub_redirect_uris=[f"{self.address}hub/oauth_callback"],
+                    hub_logout_uris=[f"{self.address}hub/login"],
+                ),
+                token_lifetime=self.settings.box.token_lifetime,
+                owner=self.owner("issuer"),
+            )
+
+        return Part(
+            name="issuer",
+            title="OIDC issuer",
+            prepare=prepare,
+            command=lambda: self._confined("issuer", issuer.command(directory / "config.json"), [directory]),
+            ready=lambda: issuer.ready(self.issuer),
+            address=self.issuer,
+        )
+
+    def _rucio_environment(self) -> EnvironmentSpec:
+        return EnvironmentSpec(slug="rucio", lock=rucio.LOCK)
+
+    def _rucio(self) -> Part:
+        directory = self.state / "rucio"
+
+        async def prepare(say: Say) -> None:
+            say("installing Rucio")
+            env = await self.environments.ensure(self._rucio_environment(), lambda p: say(p.message))
+            uid = self.uid("rucio")
+            await asyncio.to_thread(
+                rucio_config.write,
+                directory,
+                plan=self._plan(),
+                database_url=database.url(self.state / "secrets" / "database-password", self.ports["database"]),
+                issuer=self.issuer,
+                port=self.ports["rucio"],
+                transfers=self.settings.box.transfers,
+                secrets=self.state / "secrets",
+                uid=uid,
+                gid=uid if self.root else os.getegid(),
+            )
+            say("bringing the catalogue up to date")
+            await self._bootstrap(env)
+
+        binds = [("127.0.0.1", self.ports["rucio"])]
+        return Part(
+            name="rucio",
+            title="Rucio server",
+            prepare=prepare,
+            command=lambda: self._in_rucio(
+                rucio.server_command(self._env(), directory, binds=self._binds(binds))
+            ),
+            environment=rucio.environment(directory),
+            ready=lambda: rucio.server_ready(self.rucio_url),
+            needs=("database",),
+            address=self.rucio_url,
+        )
+
+    def _binds(self, binds: list[tuple[str, int]]) -> list[tuple[str, int]]:
+        if self.network is None:
+            return binds
+        return [*binds, (self.network.gateway, self.ports["rucio"])]
+
+    def _env(self) -> Path:
+        return self.environments.path(self._rucio_environment())
+
+    def _in_rucio(self, command: list[str]) -> list[str]:
+        writable = [self.state / "rucio", self.state / "storage"]
+        return self._confined("rucio", command, writable, [self.state / "envs"])
+
+    async def _bootstrap(self, env: Path) -> None:
+        directory = self.state / "rucio"
+        with (self.state / "logs" / "bootstrap.log").open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *self._in_rucio(rucio.bootstrap_command(env, directory)),
+                stdout=output,
+                stderr=output,
+                cwd="/",
+                env={"PATH": "/usr/bin:/bin", **rucio.environment(directory)},
+            )
+            code = await asyncio.wait_for(process.wait(), 300)
+        if code:
+            raise rucio.BootstrapFailed(code)
+
+    def _daemons(self) -> Part:
+        directory = self.state / "rucio"
+        return Part(
+            name="daemons",
+            title="Rucio daemons and transfers",
+            command=lambda: self._in_rucio(rucio.daemons_command(self._env(), directory)),
+            environment=rucio.environment(directory),
+            ready=lambda: rucio.daemons_ready(directory),
+            needs=("rucio",),
+        )
+
+    def _scratch(self) -> Part:
+        directory = self.state / "scratch"
+        source = self.state / "storage" / self.settings.lake.scratch_rse / "lake"
+
+        async def prepare(_: Say) -> None:
+            await mount.prepare(directory)
+
+        return Part(
+            name="scratch",
+            title="Scratch mount",
+            prepare=prepare,
+            command=lambda: mount.command(source, directory),
+            ready=lambda: mount.ready(directory),
+            clean=lambda: mount.release(directory),
+            address=str(directory / mount.POINT),
+        )
+
+    def _proxy(self) -> Part:
+        directory = self.state / "proxy"
+        static, dynamic = directory / "static.toml", directory / "rules.toml"
+
+        async def prepare(_: Say) -> None:
+            proxy.write_static(
+                static,
+                public_url=self.address,
+                api_url=self.proxy_api,
+                dynamic=dynamic,
+                gid=self.uid("proxy") if self.root else None,
+            )
+
+        return Part(
+            name="proxy",
+            title="Proxy",
+            prepare=prepare,
+            command=lambda: self._confined("proxy", proxy.command(static), [directory]),
+            ready=lambda: answers(f"{self.proxy_api}/ping"),
+            address=self.address,
+        )
+
+    def _facts(self) -> dict[str, object]:
+        state = self.state
+        return {
+            "state": str(state.path),
+            "public_url": self.address,
+            "hub_url": f"http://{self.inner_host}:{self.ports['hub']}",
+            "issuer": self.issuer,
+            "client_secret": f"file:{state.secret('hub-client-secret')}",
+            "crypt_key": f"file:{state.hex_secret('hub-crypt-key')}",
+            "proxy_api_password": f"file:{state.secret('proxy-api-password')}",
+            "proxy_api_url": self.proxy_api,
+            "proxy_dynamic": str(state / "proxy" / "rules.toml"),
+            "proxy_gid": self.uid("proxy") if self.root else None,
+            "settings_file": str(self.settings_file or ""),
+            "network": self.network.facts() if self.network else None,
+            "catalogue_path": "",
+            "binds": [str(Path(__file__).parents[2])],
+            "lake": {"rucio_url": self._inner_rucio, "auth_url": self._inner_rucio, "site": SITE},
+            "box": {
+                "issuer": self.issuer,
+                "rucio_url": self.rucio_url,
+                "rucio_secret": f"file:{state.secret('rucio-hub-password')}",
+            },
+        }
+
+    @property
+    def _inner_rucio(self) -> str:
+        return f"http://{self.inner_host}:{self.ports['rucio']}"
+
+    def _hub(self) -> Part:
+        directory = self.state / "hub"
+
+        async def prepare(_: Say) -> None:
+            hub_config.write(directory, self._facts())
+
+        config = directory / "jupyterhub_config.py"
+        hub = [sys.executable, "-m", "jupyterhub_dmsp.hub", "-f", str(config)]
+        guarded = ["setpriv", "--pdeathsig", "TERM", *hub]
+        return Part(
+            name="hub",
+            title="JupyterHub",
+            prepare=prepare,
+            command=lambda: guarded,
+            ready=lambda: answers(f"{self.address}hub/health"),
+            needs=("proxy", "issuer"),
+            address=f"http://{self.inner_host}:{self.ports['hub']}",
+        )
+
+    def _content(self) -> Part:
+        async def prepare(say: Say) -> None:
+            await demo.fill(self.state.path, self.rucio_url, self.environments, say)
+
+        async def ready() -> bool:
+            return True
+
+        return Part(
+            name="content",
+            title="Lake content",
+            prepare=prepare,
+            command=None,
+            ready=ready,
+            needs=("rucio", "daemons"),
+        )
+
+    async def clean(self) -> None:
+        """After all parts have ended: sessions, mounts, network."""
+        await self.clean_state(self.state)
+
+    @staticmethod
+    async def clean_state(state: State) -> None:
+        """End sessions, unmount scratch and remove the network of a state, whoever left them."""
+        await records.end_sessions(state.path)
+        await mount.remove(state / "scratch")
+        if os.geteuid() == 0 and (network := Network.load(state.path)) is not None:
+            await network.remove()
+
+    @staticmethod
+    async def add_scale(state: State, count: int, say: Callable[[str], None]) -> None:
+        """``dmsp demo --scale``: register a scope with ``count`` DIDs."""
+        rucio_url = next(p["address"] for p in state.read_status()["parts"] if p["name"] == "rucio")
+        await demo.scale(state.path, rucio_url, count, say)
