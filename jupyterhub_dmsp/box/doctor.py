@@ -51,8 +51,7 @@ def _root() -> Finding:
 
 
 def _program(name: str, package: str, purpose: str, needed: bool) -> Finding:
-    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    if found:
+    if shutil.which(name):
         return Finding(name, True, needed, f"{name} is there ({purpose}).")
     return Finding(name, False, needed, f"{name} is missing ({purpose}).", f"apt install {package}")
 

@@ -9,7 +9,9 @@ from typing import Any
 from jupyterhub_dmsp import settings
 from jupyterhub_dmsp.box.rucio import config as rucio_config
 from jupyterhub_dmsp.hub.config import configure
-from jupyterhub_dmsp.lake.accounts import Provisioner, provisioner_for
+from jupyterhub_dmsp.lake.accounts import Provisioner
+from jupyterhub_dmsp.lake.client import RucioClient
+from jupyterhub_dmsp.lake.userpass import UserPassSource
 
 FILE = """\
 # Written by `dmsp up` at every start; change dmsp.yaml instead.
@@ -34,7 +36,7 @@ def fill(c: Any, facts_file: str) -> None:
     box = facts.pop("box")
     configure(c, **facts)
     chosen = settings.load(Path(facts["settings_file"]) if facts["settings_file"] else None)
-    provisioner: Provisioner = provisioner_for(box["rucio_url"], box["rucio_secret"])
+    provisioner = _provisioner(box)
 
     async def provision(username: str, claims: dict[str, Any], groups: list[str]) -> None:
         """Make sure that the Rucio account, identity, scope and experiment attributes are there."""
@@ -48,7 +50,22 @@ def fill(c: Any, facts_file: str) -> None:
 
     def session_files(spawner: Any) -> dict[str, str]:
         lake = facts["lake"]
-        return {"rucio.cfg": rucio_config.client_config(lake["rucio_url"], lake["auth_url"], spawner.user.name)}
+        text = rucio_config.client_config(
+            rucio_url=lake["rucio_url"], auth_url=lake["auth_url"], account=spawner.user.name
+        )
+        return {"rucio.cfg": text}
 
     c.DMSPAuthenticator.provision = provision
     c.LocalProfileSpawner.session_files = session_files
+
+
+def _provisioner(box: dict[str, Any]) -> Provisioner:
+    """In the name of the hub's own Rucio account; users may keep any amount on scratch."""
+    tokens = UserPassSource(
+        box["rucio_url"],
+        rucio_config.SERVICE_ACCOUNT,
+        rucio_config.SERVICE_ACCOUNT,
+        lambda: settings.read_secret(box["rucio_secret"]),
+    )
+    client = RucioClient(box["rucio_url"], box["rucio_url"], rucio_config.SERVICE_ACCOUNT, tokens)
+    return Provisioner(client, box["issuer"], {box["scratch_rse"]: -1})

@@ -14,7 +14,8 @@ from typing import Any
 
 import psutil
 
-from jupyterhub_dmsp.box import display, doctor, issuer
+from jupyterhub_dmsp.box import display, doctor
+from jupyterhub_dmsp.box.issuer import accounts
 from jupyterhub_dmsp.box.state import State
 from jupyterhub_dmsp.box.supervisor import Part, StateName, Supervisor, tail
 from jupyterhub_dmsp.box.vre import Vre
@@ -110,13 +111,12 @@ def _welcome(state: State, vre: Vre, progress: display.Progress, seconds: float)
 
 def demo_users(state: State) -> list[dict[str, Any]]:
     """Name, password and groups of the demo users of a box that was up once."""
-    users = issuer.read_users(state / "issuer" / "users.json") if state.exists else []
-    if not users:
+    file = state / "issuer" / "users.json"
+    if not file.exists():
         raise DmspError("This state has no users yet.", "`dmsp up` makes them.")
-    passwords = issuer.read_passwords(state / "secrets", [user["name"] for user in users])
-    return [
-        {"name": user["name"], "password": passwords[user["name"]], "groups": user["groups"]} for user in users
-    ]
+    found = accounts.load(file)
+    passwords = accounts.read_passwords(state / "secrets", found)
+    return [{"name": name, "password": passwords[name], "groups": user.groups} for name, user in found.items()]
 
 
 def status(state: State) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import httpx
@@ -15,7 +17,8 @@ from jupyterhub_dmsp.box.rucio import config as rucio_config
 from jupyterhub_dmsp.box.rucio import parts as rucio
 from jupyterhub_dmsp.box.rucio import storage
 from jupyterhub_dmsp.box.state import State
-from jupyterhub_dmsp.box.supervisor import Part, Say
+from jupyterhub_dmsp.box.supervisor import Part, Say, tail
+from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub import proxy, records
 from jupyterhub_dmsp.profiles.environments import Environments, EnvironmentSpec
 from jupyterhub_dmsp.sandbox.ids import GROUPS_BASE, USERS_BASE, Ids
@@ -24,6 +27,7 @@ from jupyterhub_dmsp.settings import Settings
 
 SITE = "BOX"
 CHECK_TIMEOUT = 3.0
+BOOTSTRAP_TIMEOUT = 300.0
 
 
 async def answers(url: str) -> bool:
@@ -33,6 +37,17 @@ async def answers(url: str) -> bool:
             return (await client.get(url)).is_success
     except httpx.HTTPError:
         return False
+
+
+async def _done() -> bool:
+    return True
+
+
+def _work(
+    name: str, title: str, prepare: Callable[[Say], Awaitable[None]], needs: tuple[str, ...] = ()
+) -> Part:
+    """A part without a process: something that is done once at each start."""
+    return Part(name=name, title=title, command=None, prepare=prepare, ready=_done, needs=needs)
 
 
 class Vre:
@@ -87,12 +102,12 @@ class Vre:
     def _plan(self) -> rucio_config.Plan:
         restricted = {s: e.name for e in self.settings.experiments if e.groups for s in e.scopes}
         return rucio_config.Plan(
-            sites=list(self.settings.box.site_rses),
+            sites=tuple(self.settings.box.site_rses),
             scratch=self.settings.lake.scratch_rse,
             storage=self.state / "storage",
-            mount=Path(self.settings.lake.mount),
+            mount=self.settings.lake.mount,
             site=SITE,
-            scopes=[s for e in self.settings.experiments for s in e.scopes],
+            scopes=tuple(s for e in self.settings.experiments for s in e.scopes),
             restricted=restricted,
         )
 
@@ -119,12 +134,12 @@ class Vre:
         if self.root:
             internet = self.settings.box.session_internet
             ports = (self.ports["hub"], self.ports["rucio"])
-            self.network = Network.load_or_choose(self.state.path, ports=ports, internet=internet)
+            self.network = await Network.load_or_choose(self.state.path, ports=ports, internet=internet)
             await self.network.ensure()
 
     def parts(self) -> list[Part]:
         """All parts, in the order in which people see them."""
-        found = [self._database(), self._issuer(), self._rucio(), self._daemons()]
+        found = [self._database(), self._issuer(), self._installation(), self._rucio(), self._daemons()]
         if self.root:
             found.append(self._scratch())
         return [*found, self._proxy(), self._hub(), self._content()]
@@ -160,10 +175,12 @@ class Vre:
             name="database",
             title="PostgreSQL",
             prepare=prepare,
-            command=lambda: self._confined("database", database.command(directory, port), [directory]),
+            command=lambda: self._confined(
+                "database", database.command(directory, port), [directory], database.readable()
+            ),
             environment=database.environment(),
             ready=lambda: database.ready(port),
-            stop_signal=database.STOP_SIGNAL,
+            stop_signal=database.STOP,
             address=f"127.0.0.1:{port}",
         )
 
@@ -200,12 +217,16 @@ class Vre:
     def _rucio_environment(self) -> EnvironmentSpec:
         return EnvironmentSpec(slug="rucio", lock=rucio.LOCK)
 
+    def _installation(self) -> Part:
+        async def prepare(say: Say) -> None:
+            await self.environments.ensure(self._rucio_environment(), lambda p: say(p.message))
+
+        return _work("installation", "Rucio's environment", prepare)
+
     def _rucio(self) -> Part:
         directory = self.state / "rucio"
 
         async def prepare(say: Say) -> None:
-            say("installing Rucio")
-            env = await self.environments.ensure(self._rucio_environment(), lambda p: say(p.message))
             uid = self.uid("rucio")
             await asyncio.to_thread(
                 rucio_config.write,
@@ -213,63 +234,67 @@ class Vre:
                 plan=self._plan(),
                 database_url=database.url(self.state / "secrets" / "database-password", self.ports["database"]),
                 issuer=self.issuer,
-                port=self.ports["rucio"],
                 transfers=self.settings.box.transfers,
-                secrets=self.state / "secrets",
                 uid=uid,
                 gid=uid if self.root else os.getegid(),
             )
             say("bringing the catalogue up to date")
-            await self._bootstrap(env)
+            await self._bootstrap()
 
-        binds = [("127.0.0.1", self.ports["rucio"])]
         return Part(
             name="rucio",
             title="Rucio server",
             prepare=prepare,
-            command=lambda: self._in_rucio(
-                rucio.server_command(self._env(), directory, binds=self._binds(binds))
-            ),
+            command=lambda: self._in_rucio(rucio.server_command(self._env(), self._binds())),
             environment=rucio.environment(directory),
             ready=lambda: rucio.server_ready(self.rucio_url),
-            needs=("database",),
+            needs=("database", "installation"),
             address=self.rucio_url,
         )
 
-    def _binds(self, binds: list[tuple[str, int]]) -> list[tuple[str, int]]:
-        if self.network is None:
-            return binds
-        return [*binds, (self.network.gateway, self.ports["rucio"])]
+    def _binds(self) -> list[tuple[str, int]]:
+        """Where the Rucio server listens: loopback, and the bridge of the sessions."""
+        hosts = ["127.0.0.1", self.network.gateway] if self.network else ["127.0.0.1"]
+        return [(host, self.ports["rucio"]) for host in hosts]
 
     def _env(self) -> Path:
         return self.environments.path(self._rucio_environment())
 
     def _in_rucio(self, command: list[str]) -> list[str]:
         writable = [self.state / "rucio", self.state / "storage"]
-        return self._confined("rucio", command, writable, [self.state / "envs"])
+        return self._confined("rucio", command, writable, rucio.readable(self._env()))
 
-    async def _bootstrap(self, env: Path) -> None:
+    async def _bootstrap(self) -> None:
+        """Schema, accounts and RSEs; the passwords go through standard input."""
         directory = self.state / "rucio"
+        names = {"root": "rucio-root-password", rucio_config.SERVICE_ACCOUNT: "rucio-hub-password"}
+        passwords = {account: self.state.secret(name).read_text().strip() for account, name in names.items()}
         with (self.state / "logs" / "bootstrap.log").open("ab") as output:
             process = await asyncio.create_subprocess_exec(
-                *self._in_rucio(rucio.bootstrap_command(env, directory)),
+                *self._in_rucio(rucio.bootstrap_command(self._env())),
+                stdin=asyncio.subprocess.PIPE,
                 stdout=output,
                 stderr=output,
                 cwd="/",
-                env={"PATH": "/usr/bin:/bin", **rucio.environment(directory)},
+                env=rucio.environment(directory),
             )
-            code = await asyncio.wait_for(process.wait(), 300)
-        if code:
-            raise rucio.BootstrapFailed(code)
+            document = json.dumps(self._plan().document(passwords)).encode()
+            await asyncio.wait_for(process.communicate(document), BOOTSTRAP_TIMEOUT)
+        if process.returncode:
+            last = tail(self.state / "logs" / "bootstrap.log", 1)
+            raise DmspError(
+                f"Rucio's catalogue could not be prepared: {last}.", "`dmsp logs bootstrap` shows more."
+            )
 
     def _daemons(self) -> Part:
         directory = self.state / "rucio"
+        started = time.time()
         return Part(
             name="daemons",
             title="Rucio daemons and transfers",
-            command=lambda: self._in_rucio(rucio.daemons_command(self._env(), directory)),
+            command=lambda: self._in_rucio(rucio.daemons_command(self._env())),
             environment=rucio.environment(directory),
-            ready=lambda: rucio.daemons_ready(directory),
+            ready=lambda: rucio.daemons_ready(directory, since=started),
             needs=("rucio",),
         )
 
@@ -334,6 +359,7 @@ class Vre:
                 "issuer": self.issuer,
                 "rucio_url": self.rucio_url,
                 "rucio_secret": f"file:{state.secret('rucio-hub-password')}",
+                "scratch_rse": self.settings.lake.scratch_rse,
             },
         }
 
@@ -362,19 +388,10 @@ class Vre:
 
     def _content(self) -> Part:
         async def prepare(say: Say) -> None:
-            await demo.fill(self.state.path, self.rucio_url, self.environments, say)
+            sites = self.settings.box.site_rses
+            await demo.fill(self.state.path, self.rucio_url, self.environments, say, sites=sites)
 
-        async def ready() -> bool:
-            return True
-
-        return Part(
-            name="content",
-            title="Lake content",
-            prepare=prepare,
-            command=None,
-            ready=ready,
-            needs=("rucio", "daemons"),
-        )
+        return _work("content", "Lake content", prepare, needs=("rucio", "daemons"))
 
     async def clean(self) -> None:
         """After all parts have ended: sessions, mounts, network."""
