@@ -51,7 +51,11 @@ def _secret(value: str) -> str:
 
 
 Url = Annotated[str, AfterValidator(_url), Field(json_schema_extra={"format": "uri"})]
-SecretRef = Annotated[str, AfterValidator(_secret), Field(pattern=r"^(file:/.+|env:[A-Za-z_][A-Za-z0-9_]*)$")]
+SecretRef = Annotated[
+    str,
+    AfterValidator(_secret),
+    Field(json_schema_extra={"pattern": r"^(file:/.+|env:[A-Za-z_][A-Za-z0-9_]*)$"}),
+]
 
 
 def read_secret(reference: str) -> str:

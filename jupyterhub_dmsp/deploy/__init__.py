@@ -1,0 +1,1 @@
+"""What brings the configuration to a cluster: the chart's schema, and Helm."""
