@@ -55,9 +55,9 @@ jupyterhub_dmsp/labextension/package.json: $(FRONT_SOURCES) labextension/node_mo
 	@cd labextension && $(JLPM) build:prod >/tmp/dmsp-jlpm.$$$$ 2>&1 || { cat /tmp/dmsp-jlpm.$$$$; exit 1; }; rm -f /tmp/dmsp-jlpm.$$$$
 	@touch $@
 
-$(VENV)/.project: pyproject.toml jupyterhub_dmsp/__init__.py jupyterhub_dmsp/lab/jupyter_server_config.json jupyterhub_dmsp/labextension/package.json $(VENV)/.installed
+$(VENV)/.project: pyproject.toml $(shell find profiles -type f) jupyterhub_dmsp/__init__.py jupyterhub_dmsp/lab/jupyter_server_config.json jupyterhub_dmsp/labextension/package.json $(VENV)/.installed
 	@echo "Installing the project"
-	@$(UV) pip install -q --python $(PY) --no-deps --no-build-isolation --reinstall -e .
+	@SKIP_JUPYTER_BUILDER=1 $(UV) pip install -q --python $(PY) --no-deps --no-build-isolation --reinstall -e .
 	@touch $@
 
 env: packages $(VENV)/.project

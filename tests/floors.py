@@ -61,9 +61,14 @@ def faults(root: Path) -> list[str]:
         for line, module in imports(path):
             target = room_of(module)
             where = f"{relative}:{line}"
-            if module.startswith("relative:"):
+            if module.startswith("relative:") and not inside:
                 out.append(f"{where}: relative import; name the module in full")
-            elif target is None or target.startswith("_") or (target == room and not inside):
+            elif (
+                module.startswith("relative:")
+                or target is None
+                or target.startswith("_")
+                or (target == room and not inside)
+            ):
                 continue
             elif inside or room in APART:
                 out.append(f"{where}: runs apart and must not import {module}")
