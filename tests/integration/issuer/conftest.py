@@ -9,7 +9,6 @@ import hashlib
 import re
 import secrets
 import socket
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,15 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from jupyterhub_dmsp.box.issuer import Client, Lifetimes, command, demo_clients, ensure_users, ready, write_config
+from jupyterhub_dmsp.box.issuer import (
+    Client,
+    Lifetimes,
+    command,
+    demo_clients,
+    ensure_users,
+    ready,
+    write_config,
+)
 from jupyterhub_dmsp.settings import User
 
 CALLBACK = "http://127.0.0.1:18999/hub/oauth_callback"
@@ -91,7 +98,8 @@ class Issuer:
                 await asyncio.sleep(0.05)
 
     async def _read(self) -> None:
-        assert self.process is not None and self.process.stderr is not None
+        assert self.process is not None
+        assert self.process.stderr is not None
         async for line in self.process.stderr:
             self.log.append(line.decode())
 
@@ -126,7 +134,9 @@ class Browser:
 
     def authorize_parameters(self, **changes: str | None) -> dict[str, str]:
         self.verifier = secrets.token_urlsafe(48)
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(self.verifier.encode()).digest()).rstrip(b"=").decode()
+        challenge = (
+            base64.urlsafe_b64encode(hashlib.sha256(self.verifier.encode()).digest()).rstrip(b"=").decode()
+        )
         parameters = {
             "response_type": "code",
             "client_id": "jupyterhub",
@@ -234,7 +244,3 @@ async def issuer(make_issuer: Callable[..., Any]) -> AsyncIterator[Issuer]:
 async def browser(issuer: Issuer) -> AsyncIterator[Browser]:
     async with issuer.browser() as one:
         yield one
-
-
-def now() -> int:
-    return int(time.time())
