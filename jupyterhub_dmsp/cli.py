@@ -240,8 +240,16 @@ def _root(
     """Every subcommand takes --help; `--install-completion` adds completion to your shell."""
 
 
+def _administrators_path() -> None:
+    """Add the ``sbin`` beside every ``bin`` of PATH: an ordinary shell lacks where ``nft`` and ``ip`` may be."""
+    folders = os.environ.get("PATH", "/usr/bin:/bin").split(":")
+    beside = [str(Path(folder).parent / "sbin") for folder in folders if folder.endswith("/bin")]
+    os.environ["PATH"] = ":".join(dict.fromkeys([*folders, *beside]))
+
+
 def main() -> NoReturn:
     """Entry point: a :class:`DmspError` becomes one sentence on standard error and exit code 1."""
+    _administrators_path()
     os.environ.setdefault("COLUMNS", str(shutil.get_terminal_size((110, 24)).columns))
     try:
         app()

@@ -2,101 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
-
-CHROMIUM = "/usr/bin/chromium"
-
-
-def free_port(width: int = 12) -> int:
-    """A port below the ephemeral range with ``width - 1`` free ones above it."""
-    for base in range(18000 + os.getpid() % 500 * 20, 32000, width):
-        sockets = []
-        try:
-            for port in range(base, base + width):
-                probe = socket.socket()
-                sockets.append(probe)
-                probe.bind(("127.0.0.1", port))
-            return base
-        except OSError:
-            continue
-        finally:
-            for probe in sockets:
-                probe.close()
-    raise RuntimeError("no free ports")
-
-
-@dataclass
-class Box:
-    """A box that was started with the ``dmsp`` command."""
-
-    state: Path
-    port: int
-    config: Path | None = None
-
-    def dmsp(
-        self, *arguments: str, timeout: float = 120, check: bool = True
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a ``dmsp`` command on this box's state."""
-        command = [sys.executable, "-m", "jupyterhub_dmsp.cli", *arguments, "--state", str(self.state)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
-        if check and done.returncode:
-            raise AssertionError(f"{' '.join(command)} gave {done.returncode}:\n{done.stdout}\n{done.stderr}")
-        return done
-
-    def up(self, timeout: float = 600) -> None:
-        more = ["--config", str(self.config)] if self.config else []
-        self.dmsp("up", "--detach", "--port", str(self.port), *more, timeout=timeout)
-
-    def down(self) -> None:
-        self.dmsp("down", check=False)
-
-    @property
-    def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.dmsp("status", "--json", check=False).stdout)
-        return found
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}/"
-
-    @property
-    def passwords(self) -> dict[str, str]:
-        return {user["name"]: user["password"] for user in json.loads(self.dmsp("users", "--json").stdout)}
-
-    def part(self, name: str) -> dict[str, Any]:
-        return next(part for part in self.status["parts"] if part["name"] == name)
-
-    def secret(self, name: str) -> str:
-        return (self.state / "secrets" / name).read_text().strip()
-
-
-def make_box(config: Path | None = None) -> Iterator[Box]:
-    """Start a box in a new directory, end it and remove every trace; environments are shared between boxes."""
-    directory = Path(tempfile.mkdtemp(prefix="dmsp-test-"))
-    directory.chmod(0o755)
-    box = Box(directory / "state", free_port(), config)
-    try:
-        box.up()
-        yield box
-    finally:
-        box.down()
-        keep = os.environ.get("DMSP_TEST_LOGS")
-        if keep:
-            shutil.copytree(box.state / "logs", Path(keep) / directory.name, dirs_exist_ok=True)
-        box.dmsp("reset", "--yes", check=False)
-        shutil.rmtree(directory, ignore_errors=True)
+from boxes import Box, make_box
 
 
 @pytest.fixture(scope="session")

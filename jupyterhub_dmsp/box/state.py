@@ -19,7 +19,7 @@ from jupyterhub_dmsp import __version__
 from jupyterhub_dmsp.errors import DmspError
 
 SCHEMA = 1
-PRIVATE = ("secrets", "run", "logs", "hub")
+PRIVATE = ("secrets", "run", "logs", "hub", "demo")
 PUBLIC = ("envs", "storage", "scratch", "homes", "sessions", "ids", "rucio", "issuer", "proxy")
 PORT_NAMES = ("issuer", "database", "rucio", "hub", "proxy_api")
 _OWN = {"version.json", "lock", "ports.json", "database", *PRIVATE, *PUBLIC}

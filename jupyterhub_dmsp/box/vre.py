@@ -39,6 +39,14 @@ async def answers(url: str) -> bool:
         return False
 
 
+def installer_environment() -> dict[str, str]:
+    """What the installer of environments must know of this machine: caches, mirrors, certificates, proxies."""
+    wanted = ("UV_", "PIP_", "SSL_CERT_", "XDG_CACHE_")
+    names = {"HOME", "REQUESTS_CA_BUNDLE", *(f"{p}_PROXY" for p in ("HTTP", "HTTPS", "ALL", "NO"))}
+    names |= {name.lower() for name in names if name.endswith("_PROXY")}
+    return {key: value for key, value in os.environ.items() if key in names or key.startswith(wanted)}
+
+
 async def _done() -> bool:
     return True
 
@@ -381,6 +389,7 @@ class Vre:
             title="JupyterHub",
             prepare=prepare,
             command=lambda: guarded,
+            environment=installer_environment(),
             ready=lambda: answers(f"{self.address}hub/health"),
             needs=("proxy", "issuer"),
             address=f"http://{self.inner_host}:{self.ports['hub']}",

@@ -1,0 +1,1 @@
+"""Inside JupyterHub: login, tokens, profiles, isolated sessions."""

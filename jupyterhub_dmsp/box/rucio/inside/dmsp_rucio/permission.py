@@ -1,0 +1,226 @@
+"""Who may do what in the embedded Rucio: ``generic``, and three rules of ours.
+
+- Data of a restricted scope may be replicated (and put into collections) only by members of its experiment:
+  accounts with the attribute ``experiment-<name>``.
+- The owner of a rule may extend, boost, comment and delete it; ``generic`` leaves that to admins.
+- An account with the attribute ``provisioner`` manages the accounts of users (never those of services or admins).
+
+Rucio answers a ``TypeError`` from here with ``generic``'s word, which says yes more often: :func:`has_permission`
+lets none out.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import re
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from rucio.common.config import config_get
+from rucio.common.types import InternalAccount, InternalScope
+from rucio.core.account import has_account_attribute
+from rucio.core.permission import generic
+from rucio.db.sqla import models
+from rucio.db.sqla.constants import AccountType
+from sqlalchemy import select, tuple_
+
+from .schema import NAME
+
+LOGGER = logging.getLogger("policy")
+MEMBER = "experiment-"
+#: What the owner of a rule may change about it.
+OWN_RULE_OPTIONS = frozenset({"lifetime", "boost_rule", "purge_replicas", "comment", "cancel_requests"})
+_PROTECTED = ("admin", "provisioner")
+
+Check = Callable[[InternalAccount, dict[str, Any], Any], Any]
+
+
+def has_permission(issuer: InternalAccount, action: str, kwargs: dict[str, Any], session: Any) -> Any:
+    """Rucio's entry: whether ``issuer`` may do ``action``; a ``PermissionResult`` with a reason, or a bool."""
+    try:
+        return _decide(issuer, action, kwargs, session)
+    except (TypeError, KeyError, AttributeError) as error:
+        LOGGER.exception("the policy failed for %s", action)
+        return _no(f"The policy of this lake failed: {type(error).__name__}.")
+
+
+def _decide(issuer: InternalAccount, action: str, kwargs: dict[str, Any], session: Any) -> Any:
+    if not generic.perm_default(issuer, kwargs, session=session):  # neither root nor an admin
+        restriction = _RESTRICTIONS.get(action)
+        refusal = restriction(issuer, kwargs, session) if restriction else ""
+        if refusal:
+            return _no(refusal)
+        grant = _GRANTS.get(action)
+        if grant is not None and grant(issuer, kwargs, session):
+            return True
+    return generic.has_permission(issuer, action, kwargs, session=session)
+
+
+def _no(reason: str) -> Any:
+    # Rucio imports this module while it imports the one that has the class.
+    from rucio.core.permission import PermissionResult
+
+    return PermissionResult(False, reason)
+
+
+# --- restricted scopes ---------------------------------------------------------------------------------------
+
+
+@functools.cache
+def restricted_scopes() -> dict[str, str]:
+    """Scope to the experiment whose members may use it, from ``[dmsp] scopes``."""
+    text = config_get("dmsp", "scopes", raise_exception=False, default="{}", check_config_table=False)
+    return {str(scope): str(experiment) for scope, experiment in json.loads(text).items()}
+
+
+def _foreign(issuer: InternalAccount, scopes: Iterable[str], session: Any) -> str:
+    """The first experiment, in words, to which one of the scopes belongs and the account does not."""
+    restricted = restricted_scopes()
+    for experiment in sorted({restricted[scope] for scope in scopes if scope in restricted}):
+        if not has_account_attribute(issuer, MEMBER + experiment, session=session):
+            return f"Only members of {experiment} may use its data."
+    return ""
+
+
+def _external(scope: Any) -> str:
+    return str(getattr(scope, "external", scope))
+
+
+def _scopes_below(dids: Iterable[tuple[str, str]], vo: str, session: Any) -> set[str]:
+    """The scopes of everything in these collections, however deep."""
+    content = models.DataIdentifierAssociation
+    start = [(InternalScope(scope, vo=vo), name) for scope, name in dids]
+    if not start:
+        return set()
+    below = (
+        select(content.child_scope, content.child_name)
+        .where(tuple_(content.scope, content.name).in_(start))
+        .cte("below", recursive=True)
+    )
+    deeper = select(content.child_scope, content.child_name).join(
+        below, (content.scope == below.c.child_scope) & (content.name == below.c.child_name)
+    )
+    below = below.union(deeper)
+    return {_external(row[0]) for row in session.execute(select(below.c.child_scope).distinct())}
+
+
+def _replicates_foreign(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> str:
+    dids = [(_external(did["scope"]), str(did["name"])) for did in kwargs["dids"]]
+    named = _foreign(issuer, {scope for scope, _ in dids}, session)
+    return named or _foreign(issuer, _scopes_below(dids, issuer.vo, session), session)
+
+
+def _attached(attachment: Any) -> set[str]:
+    return {_external(did["scope"]) for did in (attachment or {}).get("dids", [])}
+
+
+def _attaches_foreign(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> str:
+    return _foreign(issuer, _attached(kwargs.get("attachment")), session)
+
+
+def _attaches_many_foreign(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> str:
+    scopes: set[str] = set()
+    for attachment in kwargs.get("attachments") or []:
+        scopes |= _attached(attachment)
+    return _foreign(issuer, scopes, session)
+
+
+def _refuses_dids(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> str:
+    for did in kwargs["dids"]:  # Rucio checks the names of single DIDs, not those of a list
+        if not re.match(NAME["pattern"], str(did["name"])):
+            return "A name may hold letters, digits and / . - _ and must not lead out of its directory."
+    children = [child for did in kwargs["dids"] for child in (did.get("dids") or [])]
+    return _foreign(issuer, _attached({"dids": children}), session)
+
+
+def _changes_foreign_rule(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> str:
+    rule = _rule(kwargs, session)
+    if rule is None or not {"lifetime", "boost_rule"} & set(kwargs.get("options") or {}):
+        return ""
+    lifetime = kwargs["options"].get("lifetime")
+    if lifetime is not None and lifetime <= 0:
+        return ""  # who has left an experiment may still give its data back
+    return _replicates_foreign(issuer, {"dids": [{"scope": rule.scope, "name": rule.name}]}, session)
+
+
+_RESTRICTIONS: dict[str, Callable[[InternalAccount, dict[str, Any], Any], str]] = {
+    "add_rule": _replicates_foreign,
+    "attach_dids": _attaches_foreign,
+    "attach_dids_to_dids": _attaches_many_foreign,
+    "add_dids": _refuses_dids,
+    "update_rule": _changes_foreign_rule,
+}
+
+
+def _rule(kwargs: dict[str, Any], session: Any) -> Any:
+    try:
+        return session.get(models.ReplicationRule, uuid.UUID(str(kwargs["rule_id"])).hex)
+    except ValueError:
+        return None  # no rule has such an id
+
+
+# --- owners and the provisioner ------------------------------------------------------------------------------
+
+
+def _owns_rule(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> bool:
+    rule = _rule(kwargs, session)
+    return rule is not None and rule.account == issuer
+
+
+def _may_update(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> bool:
+    return set(kwargs.get("options") or {}) <= OWN_RULE_OPTIONS and _owns_rule(issuer, kwargs, session)
+
+
+def _provisions(issuer: InternalAccount, session: Any) -> bool:
+    return bool(has_account_attribute(issuer, "provisioner", session=session))
+
+
+def _is_plain_user(account: InternalAccount, session: Any) -> bool:
+    row = session.get(models.Account, account)
+    if row is None or row.account_type != AccountType.USER:
+        return False
+    return not any(has_account_attribute(account, key, session=session) for key in _PROTECTED)
+
+
+def _target(issuer: InternalAccount, kwargs: dict[str, Any]) -> InternalAccount:
+    account = kwargs["account"]
+    return account if isinstance(account, InternalAccount) else InternalAccount(str(account), vo=issuer.vo)
+
+
+def _manages_user(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> bool:
+    return _provisions(issuer, session) and _is_plain_user(_target(issuer, kwargs), session)
+
+
+def _makes_user(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> bool:
+    return kwargs["type"] == "USER" and _provisions(issuer, session)
+
+
+def _identifies_user(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> bool:
+    return str(kwargs["type"]).upper() == "OIDC" and _manages_user(issuer, kwargs, session)
+
+
+def _makes_home_scope(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> bool:
+    account = _target(issuer, kwargs)
+    return _external(kwargs["scope"]) == f"user.{account.external}" and _manages_user(issuer, kwargs, session)
+
+
+def _marks_member(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> bool:
+    return str(kwargs["key"]).startswith(MEMBER) and _manages_user(issuer, kwargs, session)
+
+
+_GRANTS: dict[str, Callable[[InternalAccount, dict[str, Any], Any], bool]] = {
+    "update_rule": _may_update,
+    "del_rule": _owns_rule,
+    "add_account": _makes_user,
+    "add_account_identity": _identifies_user,
+    "del_account_identity": _manages_user,
+    "add_scope": _makes_home_scope,
+    "add_attribute": _marks_member,
+    "del_attribute": _marks_member,
+    "set_local_account_limit": _manages_user,
+    "delete_local_account_limit": _manages_user,
+    "get_local_account_usage": _manages_user,
+}

@@ -1,0 +1,168 @@
+"""What one session is made of: its directories and files, what it sees, its environment. Imports no Jupyter."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from jupyterhub_dmsp.sandbox.bwrap import Bind, Identity, Sandbox, write_etc
+from jupyterhub_dmsp.sandbox.ids import replace
+from jupyterhub_dmsp.settings import Experiment, Settings
+
+CONFIG = "/etc/dmsp"
+PACKAGE = Path(__file__).resolve().parent.parent
+TOKEN_FILE = "hub-token"  # noqa: S105 - a file's name
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session about to start.
+
+    Attributes:
+        state: state directory of the installation.
+        key: its folder in ``sessions/``: the user's name, with a named server's name behind a dot.
+        identity: who runs in it.
+        profile: slug of what is launched.
+        environment: folder of the profile's environment.
+        experiments: the user's experiments.
+        settings: ``dmsp.yaml``.
+        lake: what is known about the lake beyond the settings, such as ``rucio_url`` as sessions reach it.
+        binds: further host paths, seen read-only at the same place.
+    """
+
+    state: Path
+    key: str
+    identity: Identity
+    profile: str
+    environment: Path
+    experiments: Sequence[Experiment]
+    settings: Settings
+    lake: Mapping[str, Any] = field(default_factory=dict)
+    binds: Sequence[str] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are on the host; for the owner of the state directory only."""
+        return self.state / "sessions" / self.key
+
+    @property
+    def runtime(self) -> str:
+        """``XDG_RUNTIME_DIR`` inside."""
+        return f"/run/user/{self.identity.uid}"
+
+    def description(self, token_url: str) -> dict[str, Any]:
+        """The content of ``/etc/dmsp/session.json``: what the lab side needs to know. No secret is in it."""
+        user, lake = self.identity.name, self.settings.lake
+        known = {
+            "name": lake.name,
+            "rucio_url": lake.rucio_url,
+            "auth_url": lake.auth_url or lake.rucio_url,
+            "scratch_rse": lake.scratch_rse,
+            "mount": lake.mount,
+            "prefix": lake.prefix,
+            "rule_lifetime": lake.rule_lifetime,
+            "mode": lake.mode,
+            "site": "",
+        }
+        return {
+            "user": user,
+            "account": user,
+            "profile": self.profile,
+            "experiments": [experiment.name for experiment in self.experiments],
+            "scopes": [scope for e in self.experiments for scope in e.scopes] + [f"user.{user}"],
+            "lake": known | dict(self.lake),
+            "token": {"url": token_url, "audience": (self.settings.identity.audiences or ["rucio"])[0]},
+            "environment": str(self.environment),
+        }
+
+    def variables(self, site: str = "") -> dict[str, str]:
+        """Environment variables of the session; none of them is a secret."""
+        user, uid = self.identity.name, self.identity.uid
+        made = {
+            "USER": user,
+            "LOGNAME": user,
+            "HOME": self.identity.home,
+            "SHELL": self.identity.shell,
+            "LANG": "C.UTF-8",
+            "PATH": f"{self.environment}/bin:{sys.prefix}/bin:/usr/bin:/bin",
+            "XDG_RUNTIME_DIR": self.runtime,
+            "JUPYTER_RUNTIME_DIR": f"{self.runtime}/jupyter",
+            "JUPYTER_PATH": f"{self.environment}/share/jupyter",
+            "JUPYTER_PREFER_ENV_PATH": "1",
+            "DMSP_SESSION": f"{CONFIG}/session.json",
+            "DMSP_RUNTIME": f"{self.runtime}/dmsp",
+            "BEARER_TOKEN_FILE": f"{self.runtime}/bt_u{uid}",
+            "RUCIO_CONFIG": f"{CONFIG}/rucio.cfg",
+        }
+        return made | ({"SITE_NAME": site} if site else {})
+
+    def write(self, token: str, files: Mapping[str, str], description: Mapping[str, Any], resolv: str) -> None:
+        """Make directories and files; blocks. The runtime directory starts empty.
+
+        Args:
+            token: the hub's token for this server; it goes into a file that only the user can read.
+            files: name to text, seen below ``/etc/dmsp``.
+            description: see :meth:`description`.
+            resolv: text of resolv.conf.
+        """
+        who = self.identity
+        self.folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        home, run, etc = self.state / "homes" / who.name, self.folder / "run", self.folder / "etc"
+        home.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _own(home, who, 0o700)
+        # What a former session left there was written by the user: a symlink could stand where we write.
+        shutil.rmtree(run, ignore_errors=True)
+        _own(run, who, 0o700)
+        shutil.rmtree(etc, ignore_errors=True)
+        write_etc(etc, who, resolv=resolv)
+        config = etc / PurePosixPath(CONFIG).name
+        config.mkdir(mode=0o755)
+        texts = {"session.json": json.dumps(dict(description), indent=1), **files}
+        for name, text in texts.items():
+            if "/" in name:
+                raise ValueError(f"{name} must be a plain file name")
+            replace(config / name, text, 0o644)
+        descriptor = os.open(run / TOKEN_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            _chown(descriptor, who)
+            file.write(token)
+
+    def sandbox(self, network: Path | None) -> Sandbox:
+        """What the session sees, and as whom it runs."""
+        who, state = self.identity, self.state
+        same = [sys.prefix, str(PACKAGE), str(self.environment), *self.binds]
+        if not sys.base_prefix.startswith("/usr"):
+            same.append(sys.base_prefix)
+        binds = [Bind(path) for path in dict.fromkeys(same)]
+        binds += [
+            Bind(str(state / "homes" / who.name), who.home, writable=True),
+            Bind(str(self.folder / "run"), self.runtime, writable=True),
+        ]
+        if self.settings.lake.mode == "replica":
+            # The parent of the mount point: a mount that died is mounted again inside running sessions too.
+            parent = str(PurePosixPath(self.settings.lake.mount).parent)
+            binds.append(Bind(str(state / "scratch"), parent, optional=True))
+        return Sandbox(who, self.folder / "etc", binds, directory=who.home, network=network)
+
+
+def _own(directory: Path, who: Identity, mode: int) -> None:
+    """Make a directory that belongs to the user; an existing one is only checked to be a directory."""
+    directory.mkdir(mode=mode, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        os.fchmod(descriptor, mode)
+        _chown(descriptor, who)
+    finally:
+        os.close(descriptor)
+
+
+def _chown(descriptor: int, who: Identity) -> None:
+    if os.geteuid() == 0:
+        os.fchown(descriptor, who.uid, who.gid)

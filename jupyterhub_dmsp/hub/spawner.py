@@ -1,0 +1,218 @@
+"""Profiles in any spawner: a form that offers what the user may launch, and a check that holds however it is asked.
+
+:class:`ProfileSpawner` is a mixin. It knows the catalogue and the user's experiments, nothing of how sessions run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from jupyterhub import version_info
+from traitlets import Unicode, default
+from traitlets.config import LoggingConfigurable
+
+from jupyterhub_dmsp import settings as dmsp_settings
+from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.hub import form
+from jupyterhub_dmsp.hub.errors import SpawnException
+from jupyterhub_dmsp.profiles import catalogue as profiles_catalogue
+from jupyterhub_dmsp.profiles.catalogue import Catalogue, Profile
+from jupyterhub_dmsp.settings import Experiment, Settings
+
+OPTION = "profile"
+Stamp = tuple[tuple[str, int, int], ...]
+
+
+class Cached:
+    """Something read from files, read again when one of them changed. Safe between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[Any, str], tuple[Stamp, Any]] = {}
+
+    def get(self, read: Any, path: Path | None, pattern: str = "") -> Any:
+        """``read(path)``; ``pattern`` names the files below ``path`` that count."""
+        files = sorted(path.glob(pattern)) if path and pattern else [path] if path else []
+        stamp = tuple((str(file), (s := file.stat()).st_mtime_ns, s.st_size) for file in files if file.exists())
+        with self._lock:
+            kept = self._kept.get((read, str(path)))
+            if kept is None or kept[0] != stamp:
+                kept = self._kept[read, str(path)] = (stamp, read(path))
+            return kept[1]
+
+
+_cached = Cached()
+
+
+class Steps:
+    """What happens during one start, for whoever watches; late watchers get it from the beginning."""
+
+    def __init__(self) -> None:
+        self._events: list[dict[str, Any]] = []
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    def say(self, message: str, percent: float | None = None) -> None:
+        """Add a step; ``percent`` never goes back. Repetitions are dropped."""
+        last: dict[str, Any] = self._events[-1] if self._events else {"progress": 0, "message": ""}
+        value = max(last["progress"], min(int(percent), 99)) if percent is not None else last["progress"]
+        if message != last["message"] or value != last["progress"]:
+            self._events.append({"progress": value, "message": message})
+            self._wake()
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        seen = 0
+        while True:
+            changed = self._changed
+            while seen < len(self._events):
+                yield self._events[seen]
+                seen += 1
+            if self._closed:
+                return
+            if seen == len(self._events):
+                await changed.wait()
+
+
+class ProfileSpawner(LoggingConfigurable):
+    """Put it before a spawner class: that one then starts profiles, each only for members of its experiments."""
+
+    user: Any
+    user_options: dict[str, Any]
+
+    settings_file = Unicode(
+        "", config=True, help="""Path of dmsp.yaml. Default: empty, which means the defaults."""
+    )
+    catalogue_path = Unicode(
+        "",
+        config=True,
+        help="""Folder of the catalogue. Default: empty, which means ``profiles.path`` of dmsp.yaml, else the
+        shipped one.""",
+    )
+
+    profile: Profile | None = None
+    """What the coming start is for; set by :meth:`choose`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.steps = Steps()
+        if version_info[0] < 6 and self.has_trait("consecutive_failure_limit"):
+            # JupyterHub 5 counts a refused request as a failed start: some bad requests of one user would end it.
+            self.consecutive_failure_limit = 0
+
+    @default("options_form")
+    def _default_options_form(self) -> Any:
+        return self._render_form
+
+    @default("options_from_form")
+    def _default_options_from_form(self) -> Any:
+        return lambda data: {OPTION: data.get(OPTION, [""])[0]}
+
+    @default("apply_user_options")
+    def _default_apply_user_options(self) -> Any:
+        return lambda spawner, options: spawner.choose(options)
+
+    def dmsp_settings(self) -> Settings:
+        """``dmsp.yaml`` as it is now. Reads files: call it in a thread."""
+        path = Path(self.settings_file) if self.settings_file else None
+        found: Settings = _cached.get(dmsp_settings.load, path)
+        return found
+
+    def catalogue(self) -> Catalogue:
+        """The catalogue as it is now. Reads files: call it in a thread."""
+        chosen = Path(self.catalogue_path) if self.catalogue_path else self.dmsp_settings().profiles.path
+        found: Catalogue = _cached.get(
+            profiles_catalogue.load, chosen or profiles_catalogue.default_path(), "*/*"
+        )
+        return found
+
+    def groups_of_user(self) -> set[str]:
+        """The groups that the issuer gave the user, as the hub keeps them."""
+        return {group.name for group in self.user.groups}
+
+    async def experiments(self) -> list[Experiment]:
+        """The experiments that the user belongs to, the open ones included."""
+        settings = await asyncio.to_thread(self.dmsp_settings)
+        return settings.experiments_of(self.groups_of_user())
+
+    async def offered(self) -> list[Profile]:
+        """What the user may launch."""
+        names = [experiment.name for experiment in await self.experiments()]
+        return (await asyncio.to_thread(self.catalogue)).for_experiments(names)
+
+    async def choose(self, options: dict[str, Any]) -> Profile:
+        """Check a request and remember its profile.
+
+        Raises:
+            SpawnException: 400, with the reason in a sentence; never an error that JupyterHub counts.
+        """
+        self.profile = None
+        self.steps = Steps()
+        try:
+            self.profile = await self._chosen(options)
+        except DmspError as error:
+            # A catalogue or configuration that cannot be read is an admin's affair, and must not end the hub.
+            self.log.error("Nothing can be launched: %s", error)
+            raise SpawnException(str(error), reason="catalogue", status_code=503) from error
+        return self.profile
+
+    async def _chosen(self, options: dict[str, Any]) -> Profile:
+        unknown = sorted(set(options) - {OPTION})
+        if unknown:
+            raise _refusal(f"The option {_shown(unknown[0])} is not known; `profile` is.")
+        wanted = options.get(OPTION, "")
+        if not isinstance(wanted, str):
+            raise _refusal("The option `profile` must be the short name of a profile.")
+        offered = await self.offered()
+        if not offered:
+            raise _refusal("No environment is open to your groups.")
+        if not wanted:
+            settings = await asyncio.to_thread(self.dmsp_settings)
+            wanted = form.preselected(offered, "", settings.profiles.default)
+        found = next((profile for profile in offered if profile.slug == wanted), None)
+        if found is None:
+            catalogue = await asyncio.to_thread(self.catalogue)
+            if catalogue.get(wanted):
+                raise _refusal(f"The profile {wanted} is not open to your groups.", "forbidden")
+            raise _refusal(f"There is no profile {_shown(wanted)}.")
+        return found
+
+    async def _render_form(self, spawner: Any) -> str:  # noqa: ARG002 - the hook's signature
+        try:
+            offered = await self.offered()
+            settings = await asyncio.to_thread(self.dmsp_settings)
+        except DmspError as error:
+            self.log.error("The launch page has nothing to offer: %s", error)
+            return form.render([], Settings(), notice=str(error))
+        last = (self.user_options or {}).get(OPTION, "")
+        return form.render(offered, settings, last=str(last), notice=await self.notice())
+
+    async def notice(self) -> str:
+        """A sentence above the cards; empty for none."""
+        return ""
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """The steps of the start, for the hub's progress page."""
+        async for event in self.steps:
+            yield event
+
+
+def _shown(text: str) -> str:
+    """A stranger's text, short enough to be repeated."""
+    return repr(text if len(text) <= 40 else f"{text[:40]}…")
+
+
+def _refusal(sentence: str, reason: str = "profile") -> SpawnException:
+    return SpawnException(sentence, reason=reason, status_code=400)

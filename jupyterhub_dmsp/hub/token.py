@@ -1,0 +1,155 @@
+"""``GET /hub/api/dmsp/token?audience=…``: a short-lived token for a user's own server.
+
+The server shows its hub token, which carries the scope for this and little more. The refresh token stays in the hub.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jupyterhub.apihandlers.base import APIHandler
+from jupyterhub.user import User
+from tornado import web
+from tornado.httpclient import HTTPClientError
+
+from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.hub.errors import IssuerDown, LoginAgain, Refused, oauth_error, unreachable
+from jupyterhub_dmsp.identity import exchange
+from jupyterhub_dmsp.identity.tokens import Token
+
+if TYPE_CHECKING:
+    from jupyterhub_dmsp.hub.authenticator import DMSPAuthenticator
+
+SCOPE = "custom:dmsp:token"
+"""Needed to ask; given to servers by ``Spawner.server_token_scopes``."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A token and the moment from which it counts as old, in Unix time."""
+
+    token: Token
+    old_at: float
+
+
+class TokenService:
+    """Tokens for other audiences, kept until shortly before they expire.
+
+    Requests for the same user wait for one another, so one exchange serves all that arrived meanwhile.
+    """
+
+    def __init__(self, authenticator: DMSPAuthenticator) -> None:
+        self.authenticator = authenticator
+        self._kept: dict[tuple[str, str], Kept] = {}
+
+    def forget(self, username: str) -> None:
+        """Drop what is kept for a user, such as after a new login with other groups."""
+        for key in [key for key in self._kept if key[0] == username]:
+            del self._kept[key]
+
+    async def get(self, user: Any, audience: str) -> tuple[Token, bool]:
+        """A token for ``audience``, and whether it was exchanged just now.
+
+        Raises:
+            LoginAgain, IssuerDown: see :meth:`DMSPAuthenticator.fresh_state`.
+            DmspError: the issuer refuses the exchange.
+        """
+        kept = self._young(user.name, audience)
+        if kept:
+            return kept, False
+        async with self.authenticator.lock(user.name):
+            kept = self._young(user.name, audience)
+            if kept:
+                return kept, False
+            return await self._exchange(user, audience)
+
+    def _young(self, username: str, audience: str) -> Token | None:
+        kept = self._kept.get((username, audience))
+        return kept.token if kept and time.time() < kept.old_at else None
+
+    async def _exchange(self, user: Any, audience: str) -> tuple[Token, bool]:
+        try:
+            state = await self.authenticator.fresh_state(user)
+            answer = await self.authenticator.post_token(exchange.parameters(state["access_token"], audience))
+        except (IssuerDown, HTTPClientError, OSError, TimeoutError) as error:
+            if isinstance(error, IssuerDown) or unreachable(error):
+                return self._last_resort(user.name, audience, error), False
+            if isinstance(error, HTTPClientError) and oauth_error(error) in (
+                "invalid_grant",
+                "invalid_request",
+            ):
+                # RFC 8693, 2.2.2: the subject token is not good any more, such as after a revocation.
+                raise LoginAgain from error
+            raise Refused(audience) from error
+        token = exchange.token_from_response(answer, audience)
+        life = token.expires_at - time.time()
+        old_at = token.expires_at - min(float(self.authenticator.token_leeway), life / 2)
+        self._kept[user.name, audience] = Kept(token, old_at)
+        return token, True
+
+    def _last_resort(self, username: str, audience: str, error: Exception) -> Token:
+        """While the issuer is away, a token that is old but not expired is still good."""
+        kept = self._kept.get((username, audience))
+        if kept and kept.token.expires_at > time.time() + 1:
+            return kept.token
+        raise IssuerDown from error
+
+
+class TokenHandler(APIHandler):
+    """200 ``{"access_token", "expires_at", "audience"}``; errors as JupyterHub's API says them.
+
+    400 audience not offered · 403 not a server's token · 409 log in again · 503 the issuer does not answer.
+    """
+
+    def set_default_headers(self) -> None:
+        """Nothing of this is ever kept by a cache, refusals included."""
+        super().set_default_headers()
+        self.set_header("Cache-Control", "no-store")
+
+    async def get(self) -> None:
+        """Answer with a token for the audience asked."""
+        user = self._asker()
+        audience = self.get_query_argument("audience", "")
+        if audience not in self.authenticator.exchange_audiences:
+            raise web.HTTPError(400, "This audience is not offered here; ask for one of identity.audiences.")
+        started = time.monotonic()
+        try:
+            token, exchanged = await self.authenticator.tokens.get(user, audience)
+        except LoginAgain as error:
+            raise self._refusal(409, user.name, audience, error) from error
+        except IssuerDown as error:
+            raise self._refusal(503, user.name, audience, error) from error
+        except DmspError as error:
+            raise self._refusal(502, user.name, audience, error) from error
+        self.log.info(
+            "token: user=%s audience=%s %s left=%ds in %.0f ms",
+            user.name,
+            audience,
+            "exchanged" if exchanged else "kept",
+            token.expires_at - time.time(),
+            (time.monotonic() - started) * 1000,
+        )
+        answer = {"access_token": token.reveal(), "expires_at": token.expires_at, "audience": audience}
+        self.finish(json.dumps(answer))
+
+    def _asker(self) -> User:
+        """The user whose server asks; anybody and anything else is refused.
+
+        ``@needs_scope`` would fail here: custom scopes are not defined yet when this module is imported.
+        """
+        user = self.current_user
+        if not getattr(self, "_token_authenticated", False) or not isinstance(user, User):
+            raise web.HTTPError(403, "Only a user's own server may ask for tokens.")
+        if SCOPE not in self.parsed_scopes:
+            raise web.HTTPError(403, f"The scope {SCOPE} is missing.")
+        mine = f"access:servers!server={user.name}/"
+        if not any(scope.startswith(mine) for scope in self.get_token().scopes):
+            raise web.HTTPError(403, "Only a user's own server may ask for tokens.")
+        return user
+
+    def _refusal(self, status: int, username: str, audience: str, error: DmspError) -> web.HTTPError:
+        self.log.warning("token: user=%s audience=%s refused %d: %s", username, audience, status, error.message)
+        return web.HTTPError(status, str(error))

@@ -1,0 +1,401 @@
+"""The life of one attachment: requested → replicating → landing → ready, or stuck, failed.
+
+One task an attachment. What it learns is written to the record first, then to the manifest, then told. The truth
+is Rucio's rule and what is on the mount; a server that starts again takes up from the record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.lab.errors import Fault, fault_of
+from jupyterhub_dmsp.lab.manifest import Manifests, digest_of
+from jupyterhub_dmsp.lab.progress import Progress
+from jupyterhub_dmsp.lab.records import Attachment, Records, State
+from jupyterhub_dmsp.lake.client import RucioClient
+from jupyterhub_dmsp.lake.errors import (
+    CutOff,
+    EmptyDataset,
+    NotFound,
+    RucioDown,
+    RucioSlow,
+    ServerFault,
+    TooMany,
+)
+from jupyterhub_dmsp.lake.models import LakeFile, Rule
+from jupyterhub_dmsp.scratch.links import Links, LinksRefused
+from jupyterhub_dmsp.scratch.mount import Mount, MountGone, Wanted
+from jupyterhub_dmsp.scratch.paths import Paths
+
+log = logging.getLogger(__name__)
+FIRST_POLL = 0.15
+LONGEST_POLL = 10.0
+LANDING_PATIENCE = 60.0
+MOUNT_AGAIN = 2.0
+Listed = tuple[Sequence[LakeFile], Sequence[str], Sequence[str]]
+_PASSING = (RucioDown, RucioSlow, CutOff, TooMany, ServerFault)
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a flow works with."""
+
+    client: RucioClient
+    rse: str
+    paths: Paths
+    mount: Mount
+    records: Records
+    manifests: Manifests
+    links: Links
+    changed: Callable[[Attachment], None]
+
+
+class RuleGone(DmspError):
+    """The rule that kept the data is not there any more."""
+
+    code = "rule_gone"
+    action = "retry"
+    status = 409
+
+
+class NotLanded(DmspError):
+    """Rucio says that the files are on scratch, and they are not seen there."""
+
+    code = "not_landed"
+    action = "retry"
+    status = 409
+
+
+class Hidden(DmspError):
+    """The files are on scratch, and this user may not read them."""
+
+    code = "not_readable"
+    action = "contact"
+    status = 403
+
+
+MOUNT_GONE = Fault(
+    "mount_gone",
+    "Scratch is not reachable in this session. It goes on by itself when scratch is back.",
+    "remount",
+)
+
+
+@dataclass(slots=True, eq=False)
+class Flow:
+    """Drives one attachment; :meth:`run` returns when it is ready or has failed."""
+
+    tools: Tools
+    attachment: Attachment
+    files: list[LakeFile] = field(default_factory=list)
+    wanted: list[Wanted] = field(default_factory=list)
+    progress: Progress | None = None
+    # Guards the record: the flow's task and a request of the user's may both take a step.
+    saving: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def run(self) -> None:
+        """Go on from the record's state until there is nothing to wait for."""
+        try:
+            await self._run()
+        except _PASSING as error:
+            await self.fail(error)
+        except DmspError as error:
+            log.warning("%s: %s", self.attachment.id, getattr(error, "reason", "") or error)
+            await self.fail(error)
+
+    async def _run(self) -> None:
+        attachment = self.attachment
+        if not self.files:
+            self._take(await self.tools.records.content(attachment.id))
+        if attachment.state == "requested":
+            await self._request()
+        if attachment.state in {"replicating", "stuck"}:
+            await self._follow()
+        if attachment.state == "landing":
+            await self._land()
+
+    async def save(
+        self, state: State | None = None, fault: Fault | None = None, listed: Listed | None = None
+    ) -> None:
+        """Take a step: the manifest first (when the state changes), then the record, then memory, then tell.
+
+        So whoever sees a state can rely on the manifest that belongs to it.
+        """
+        async with self.saving:
+            attachment = self.attachment
+            moved = state is not None and state != attachment.state
+            attachment.updated_at = time.time()
+            state = state or attachment.state
+            if state != "replicating":
+                attachment.rate = attachment.eta = None
+            fresh = replace(
+                attachment, state=state, seq=attachment.seq + 1, error=fault.as_dict() if fault else None
+            )
+            if moved or listed is not None:
+                files, paths, missing = listed or ((), (), ())
+                await asyncio.to_thread(self.tools.manifests.write, fresh, files, paths, missing)
+            await self.tools.records.save(fresh)
+            attachment.state, attachment.seq, attachment.error = fresh.state, fresh.seq, fresh.error
+            self.tools.changed(attachment)
+
+    async def fail(self, error: DmspError) -> None:
+        """End in the state failed, with a sentence."""
+        await self.save("failed", fault_of(error))
+
+    def _take(self, files: Sequence[LakeFile]) -> None:
+        """These are the files; raises :class:`OutsideMount` for names that cannot be paths."""
+        self.files = list(files)
+        self.wanted = [Wanted(self.tools.paths.of(f.did.scope, f.did.name), f.bytes) for f in files]
+        self.progress = Progress(self.files, self.wanted)
+
+    async def _request(self) -> None:
+        """Read the files; when all are on scratch they are usable now and pinned after, else replicate."""
+        attachment = self.attachment
+        files: list[LakeFile] = []
+        try:
+            async for batch in self.tools.client.files(attachment.parsed):
+                files += batch
+        except NotFound as error:
+            raise NotFound(
+                f"The data lake has no {attachment.did}.",
+                "Check the name; it may have been deleted or have expired.",
+                error.reason,
+            ) from error
+        if not files:
+            raise EmptyDataset("There are no files in it.", "Choose another dataset, or ask its owners.")
+        self._take(list(dict.fromkeys(files)))
+        attachment.files_total, attachment.bytes_total = len(self.files), sum(f.bytes for f in self.files)
+        attachment.digest = await asyncio.to_thread(digest_of, self.files)
+        await self.tools.records.save_content(attachment.id, self.files)
+        if await self._all_here():
+            await self._ready()
+            await self._pin_ready()
+        else:
+            await self._pin()
+            await self.save("replicating")
+
+    async def _all_here(self) -> bool:
+        try:
+            # A cheap look at a few before the whole: most datasets are either there or not.
+            if len((await self.tools.mount.look(self.wanted[:8])).present) < min(8, len(self.wanted)):
+                return False
+            return len((await self.tools.mount.look(self.wanted)).present) == len(self.wanted)
+        except MountGone:
+            return False
+
+    async def _pin(self) -> Rule | None:
+        """Have a rule; one call, three when there was an own one."""
+        attachment = self.attachment
+        pinned = await self.tools.client.pin(
+            attachment.parsed, self.tools.rse, attachment.lifetime, "dmsp attach"
+        )
+        attachment.rule_id = pinned.rule_id
+        # What we once made stays ours when it is found again.
+        attachment.rule_made = attachment.rule_made or pinned.made
+        if pinned.made or pinned.extended:
+            attachment.expires_at = time.time() + attachment.lifetime
+        elif pinned.rule is not None:
+            attachment.expires_at = pinned.rule.expires_at
+        return pinned.rule
+
+    async def _pin_ready(self) -> None:
+        """Keep on scratch what is usable already; without success it stays usable, with a warning."""
+        try:
+            await self._pin()
+            rule = await self.tools.client.rule(self.attachment.rule_id or "")
+        except DmspError as error:
+            fault = fault_of(error)
+            text = f"The files can be used, but the data lake does not keep them on scratch: {fault.message}"
+            await self.save(fault=Fault("not_kept", text, fault.action))
+            return
+        self.attachment.expires_at = rule.expires_at
+        # The rule may have found replicas that were about to be deleted: then they are copied anew.
+        await self.save("ready" if rule.state == "OK" else "replicating")
+
+    async def _follow(self) -> None:
+        """Poll the rule until it is OK; passing faults of Rucio are shown and waited out."""
+        interval = FIRST_POLL
+        while True:
+            before = (self.attachment.files_ready, self.attachment.bytes_ready)
+            try:
+                rule = await self.tools.client.rule(self.attachment.rule_id or "")
+            except NotFound:
+                raise RuleGone(
+                    "The data lake dropped the request for this data (its rule was deleted or has expired).",
+                    "Attach it again.",
+                ) from None
+            except DmspError as error:
+                await self._wait_out(error)
+                interval = min(LONGEST_POLL, interval * 2)
+                await asyncio.sleep(interval)
+                continue
+            if rule.state == "OK":
+                await self.save("landing")
+                return
+            await self._note(rule)
+            moved = before != (self.attachment.files_ready, self.attachment.bytes_ready)
+            interval = self._next_interval(interval, moved)
+            await asyncio.sleep(interval)
+
+    def _next_interval(self, interval: float, moved: bool) -> float:
+        """Quick for what will be over soon, slow for what takes long or does not move."""
+        if self.attachment.state == "stuck":
+            return LONGEST_POLL / 2
+        eta = self.attachment.eta
+        if moved and eta is not None:
+            return min(2.0, max(0.25, eta / 20))
+        return min(2.0 if self.attachment.files_total < 5000 else 5.0, interval * 1.25)
+
+    async def _wait_out(self, error: DmspError) -> None:
+        fault = fault_of(error)
+        if not isinstance(error, _PASSING) and fault.action != "login":
+            log.warning("%s: %s", self.attachment.id, error)
+        if self.attachment.error != fault.as_dict():
+            await self.save(fault=fault)
+
+    async def _note(self, rule: Rule) -> None:
+        """Take a poll into the record."""
+        attachment, progress = self.attachment, self.progress
+        if progress is None:
+            raise RuntimeError("no files were read")
+        before = (attachment.files_ready, attachment.bytes_ready, attachment.state, attachment.error)
+        await progress.update(rule, time.monotonic(), self.tools.client, self.tools.mount, self.tools.rse)
+        attachment.files_ready, attachment.bytes_ready = progress.files_ready, progress.bytes_ready
+        attachment.rate, attachment.eta = progress.rate, progress.eta
+        attachment.expires_at = rule.expires_at
+        state: State = "stuck" if rule.state in {"STUCK", "SUSPENDED"} else "replicating"
+        fault = await self._stuck_fault(rule) if state == "stuck" else None
+        if rule.state == "WAITING_APPROVAL":
+            fault = Fault("approval", "The replication waits for somebody to approve it.", "wait")
+        after = (attachment.files_ready, attachment.bytes_ready, state, fault.as_dict() if fault else None)
+        if before != after:
+            await self.save(state, fault)
+
+    async def _stuck_fault(self, rule: Rule) -> Fault:
+        if rule.state == "SUSPENDED":
+            return Fault("suspended", "The replication was suspended by the data lake's operators.", "contact")
+        if self.attachment.state == "stuck" and self.attachment.error:
+            code = self.attachment.error
+            return Fault(code["code"], code["message"], code["action"])
+        reason = rule.error
+        if not reason:
+            try:
+                reason = await self.tools.client.analysis(rule.id)
+            except DmspError as error:
+                log.info("no analysis of %s: %s", rule.id, error)
+        missing = rule.replicating + rule.stuck
+        reason = reason.removeprefix("RequestErrMsg.TRANSFER_FAILED:").strip()
+        text = f"{missing} of {self.attachment.files_total} files do not arrive"
+        return Fault("stuck", f"{text}: {reason[:300]}" if reason else f"{text}.", "retry")
+
+    async def _land(self) -> None:
+        """Every file is looked for on the mount, with its size, before anybody is told that it is there."""
+        attachment, progress = self.attachment, self.progress
+        if progress is None or not self.files:
+            raise RuntimeError("no files were read")
+        started, interval = time.monotonic(), 0.05
+        while progress.pending:
+            positions = list(progress.pending)
+            try:
+                found = await self.tools.mount.look([self.wanted[i] for i in positions])
+            except MountGone:
+                if attachment.error != MOUNT_GONE.as_dict():
+                    await self.save(fault=MOUNT_GONE)
+                started = time.monotonic()
+                await asyncio.sleep(MOUNT_AGAIN)
+                continue
+            progress.land([positions[i] for i in found.present])
+            if found.refused and not found.absent and not found.wrong:
+                raise Hidden(
+                    "You may not read these files on scratch.", "Ask for membership of the experiment."
+                )
+            if not progress.pending:
+                break
+            if time.monotonic() - started > LANDING_PATIENCE:
+                await self._give_up([positions[i] for i in (*found.absent, *found.wrong, *found.refused)])
+                return
+            attachment.files_ready = len(self.files) - len(progress.pending)
+            await self.save()
+            interval = min(2.0, interval * 2)
+            await asyncio.sleep(interval)
+        await self._ready()
+
+    async def _give_up(self, absent: Sequence[int]) -> None:
+        """Some files never came: keep those that did in the manifest, and name the others."""
+        lost = set(absent)
+        error = NotLanded(
+            f"{len(lost)} of {len(self.files)} files are missing or broken on scratch although the data lake "
+            "counts them as delivered.",
+            "Try again; report it to support when it stays.",
+        )
+        here = [i for i in range(len(self.files)) if i not in lost]
+        listed: Listed = (
+            [self.files[i] for i in here],
+            [self.wanted[i].path for i in here],
+            [self.files[i].did.name for i in sorted(lost)],
+        )
+        await self.save("failed", fault_of(error), listed)
+
+    async def _ready(self) -> None:
+        """Manifest and links first, then the state: whoever sees `ready` can read."""
+        attachment = self.attachment
+        attachment.files_ready, attachment.bytes_ready = attachment.files_total, attachment.bytes_total
+        paths = [w.path for w in self.wanted]
+        try:
+            await self.save("ready", listed=(self.files, paths, ()))
+        except OSError as error:
+            raise DmspError(f"The list of files cannot be written: {error.strerror}.", "Free some space.") from error
+        await self._link(paths)
+
+    async def _link(self, paths: Sequence[str]) -> None:
+        attachment = self.attachment
+        did = attachment.parsed
+        pairs = [(f.did.name, path) for f, path in zip(self.files, paths, strict=True)]
+        try:
+            target = await asyncio.to_thread(self.tools.links.make, did.scope, did.name, pairs, attachment.id)
+        except LinksRefused as error:
+            log.warning("%s: %s", attachment.id, error)
+            return
+        attachment.links = str(target)
+        await self.tools.records.save(attachment)
+
+    async def recheck(self) -> None:
+        """After a start of the server: what was ready is looked at again, and its manifest made anew."""
+        attachment = self.attachment
+        self._take(await self.tools.records.content(attachment.id))
+        if self.progress is None or not self.files:
+            attachment.state = "requested"
+            return
+        try:
+            found = await self.tools.mount.look(self.wanted)
+        except MountGone:
+            attachment.state = "landing"
+            return
+        if len(found.present) == len(self.files):
+            await self._ready()
+            return
+        attachment.state = "requested"
+
+    async def verify_rule(self, rule: Rule | None) -> None:
+        """The rule of a ready attachment as it is now (None: it is gone)."""
+        attachment = self.attachment
+        if rule is not None:
+            fresh = rule.expires_at != attachment.expires_at or attachment.error is not None
+            attachment.expires_at = rule.expires_at
+            if fresh and rule.state == "OK":
+                await self.save()
+            return
+        if attachment.error and attachment.error["code"] == "not_kept":
+            return
+        if await self._all_here():
+            text = "The data lake does not keep these files on scratch any more (the rule is gone). Attach them again."
+            await self.save(fault=Fault("not_kept", text, "retry"))
+            return
+        await self.fail(
+            RuleGone("These files were removed from scratch (the rule is gone).", "Attach them again.")
+        )

@@ -1,0 +1,276 @@
+"""The catalogue: one folder a profile, read and checked as a whole.
+
+``<catalogue>/<slug>/`` holds ``profile.yaml`` (:class:`Profile`), ``requirements.in``, ``requirements.lock``
+(what is built) and ``smoke.ipynb`` (what shows that it works; further ``smoke*.ipynb`` for further kernels).
+Faults are found for all profiles in one go, one sentence each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sysconfig
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.profiles.builder import EnvironmentSpec
+from jupyterhub_dmsp.profiles.kernels import Kernel
+from jupyterhub_dmsp.settings import SLUG
+
+PROFILE, LOCK, SMOKE, SOURCE = "profile.yaml", "requirements.lock", "smoke.ipynb", "requirements.in"
+MEMORY = r"^[1-9][0-9]*(\.[0-9]+)?[MGT]$"
+_UNIT = {"M": 1024**2, "G": 1024**3, "T": 1024**4}
+
+
+class CatalogueError(DmspError):
+    """The catalogue cannot be used; ``faults`` has one sentence for each fault."""
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = faults
+        super().__init__(" ".join(faults), "Profiles are described in the reference of profile.yaml.")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Limits(_Section):
+    """What a session may use."""
+
+    memory: Annotated[str, Field(pattern=MEMORY)] = Field("4G", description="Memory, such as 512M or 4G.")
+    cpu: float = Field(2.0, gt=0, le=256, description="Cores.")
+    processes: int = Field(512, ge=32, le=65536, description="Processes and threads together.")
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory limit in bytes."""
+        return int(float(self.memory[:-1]) * _UNIT[self.memory[-1]])
+
+
+class Profile(_Section):
+    """One environment that can be launched: ``profile.yaml`` and the folder it stands in."""
+
+    name: str = Field(min_length=1, max_length=60, description="As the launch page shows it.")
+    description: str = Field(
+        "", max_length=400, description="One or two sentences: what it is for, what is in it."
+    )
+    experiments: list[Annotated[str, Field(pattern=SLUG)]] = Field(
+        [], description="Members of any of these experiments may launch it; empty: everybody."
+    )
+    python: Annotated[str, Field(pattern=r"^3\.[0-9]{1,2}$")] = Field(
+        "3.11", description="Minor version of Python, quoted."
+    )
+    kernels: list[Kernel] = Field(min_length=1, description="Kernels; the first one is the default.")
+    needs: list[Literal["headers"]] = Field(
+        [], description="What the machine must have: `headers` = a C++ compiler's headers."
+    )
+    limits: Limits = Field(default_factory=Limits, description="What a session may use.")
+    highlights: list[Annotated[str, Field(min_length=1, max_length=40)]] = Field(
+        [], max_length=8, description="Packages worth showing, as they are spelled in the lock."
+    )
+    order: int = Field(100, ge=0, le=1000, description="Place on the launch page; then by name.")
+    folder: Path = Field(exclude=True, repr=False, json_schema_extra={"readOnly": True})
+
+    @model_validator(mode="after")
+    def _unique_kernels(self) -> Self:
+        names = [kernel.name for kernel in self.kernels]
+        if len(set(names)) < len(names):
+            raise ValueError("kernels: a name stands twice")
+        return self
+
+    @property
+    def slug(self) -> str:
+        """Short name: the folder's."""
+        return self.folder.name
+
+    @property
+    def lock(self) -> Path:
+        """The hash lock that the environment is built from."""
+        return self.folder / LOCK
+
+    @property
+    def smoke(self) -> Path:
+        """The notebook that shows that the environment works."""
+        return self.folder / SMOKE
+
+    def environment(self) -> EnvironmentSpec:
+        """What :class:`~jupyterhub_dmsp.profiles.environments.Environments` builds for it."""
+        return EnvironmentSpec(self.slug, self.lock, self.python, tuple(self.kernels))
+
+    def open_to(self, experiments: Collection[str]) -> bool:
+        """Whether a member of these experiments may launch it."""
+        return not self.experiments or not set(self.experiments).isdisjoint(experiments)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All profiles, in the order of the launch page."""
+
+    profiles: tuple[Profile, ...]
+
+    def __iter__(self) -> Iterator[Profile]:
+        return iter(self.profiles)
+
+    def __len__(self) -> int:
+        return len(self.profiles)
+
+    def get(self, slug: str) -> Profile | None:
+        """The profile of this slug, None when there is none."""
+        return next((profile for profile in self.profiles if profile.slug == slug), None)
+
+    def for_experiments(self, names: Collection[str]) -> list[Profile]:
+        """What a member of these experiments may launch."""
+        return [profile for profile in self.profiles if profile.open_to(names)]
+
+    def digest(self) -> str:
+        """Twelve hex digits that change with anything that a user or a session would notice."""
+        about = [
+            [profile.slug, profile.model_dump(mode="json"), profile.environment().digest()]
+            for profile in self.profiles
+        ]
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def default_path() -> Path:
+    """The catalogue that came with us: the installed one, in a checkout the repository's folder."""
+    installed = Path(sysconfig.get_path("data")) / "share" / "jupyterhub-dmsp" / "profiles"
+    repository = Path(__file__).resolve().parents[2] / "profiles"
+    for folder in (installed, repository):
+        if folder.is_dir():
+            return folder
+    raise CatalogueError(["The catalogue of profiles is not installed."])
+
+
+def load(path: Path | None = None, experiments: Collection[str] | None = None) -> Catalogue:
+    """Read and check a catalogue.
+
+    Args:
+        path: its folder; the shipped one when None.
+        experiments: names that profiles may refer to; not checked when None.
+
+    Raises:
+        CatalogueError: with one sentence for each fault of each profile.
+    """
+    root = path or default_path()
+    try:
+        folders = sorted(
+            entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith((".", "_"))
+        )
+    except OSError as error:
+        raise CatalogueError([f"The catalogue {root} cannot be read: {error.strerror}."]) from error
+    profiles: list[Profile] = []
+    faults: list[str] = []
+    for folder in folders:
+        profile, found = _read(folder, experiments)
+        faults += [f"Profile {folder.name}: {fault}" for fault in found]
+        if profile is not None:
+            profiles.append(profile)
+    if not folders:
+        faults.append(f"The catalogue {root} holds no profile.")
+    if faults:
+        raise CatalogueError(faults)
+    return Catalogue(tuple(sorted(profiles, key=lambda p: (p.order, p.name.lower(), p.slug))))
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of ``profile.yaml``, for editors and the reference page."""
+    schema = Profile.model_json_schema()
+    schema["properties"].pop("folder")
+    schema["required"] = [name for name in schema["required"] if name != "folder"]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _read(folder: Path, experiments: Collection[str] | None) -> tuple[Profile | None, list[str]]:
+    faults = []
+    if not re.match(SLUG, folder.name):
+        faults.append("its folder's name must be small letters, digits and dashes, at most 30.")
+    data, fault = _read_yaml(folder / PROFILE)
+    if fault:
+        return None, [*faults, fault]
+    if "folder" in data:
+        return None, [*faults, "`folder` is not a known key."]
+    try:
+        profile = Profile.model_validate({**data, "folder": folder})
+    except ValidationError as error:
+        return None, [*faults, *(_sentence(dict(found)) for found in error.errors())]
+    if experiments is not None:
+        faults += [
+            f"`experiments` names {name}, which dmsp.yaml does not know."
+            for name in profile.experiments
+            if name not in experiments
+        ]
+    return profile, faults + _check_lock(profile) + _check_smoke(profile)
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], str]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}, f"{path.name} is missing."
+    except OSError as error:
+        return {}, f"{path.name} cannot be read: {error.strerror}."
+    except UnicodeDecodeError:
+        return {}, f"{path.name} is not UTF-8 text."
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        return {}, f"{path.name} is not YAML{where}: {getattr(error, 'problem', None) or 'unreadable'}."
+    if not isinstance(data, dict):
+        return {}, f"{path.name} must be a mapping of keys."
+    return data, ""
+
+
+def _sentence(error: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    match error["type"]:
+        case "extra_forbidden":
+            return f"`{where}` is not a known key."
+        case "missing":
+            return f"`{where}` is missing."
+        case "string_type" if where == "python":
+            return "`python` must be quoted, such as '3.11'."
+    text = str(error["msg"]).removeprefix("Value error, ")
+    return f"`{where}` {text[0].lower()}{text[1:]}." if where else f"{text}."
+
+
+def _check_lock(profile: Profile) -> list[str]:
+    """A lock must exist, pin by hash, hold what every environment needs, and name no index of its own."""
+    try:
+        text = profile.lock.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return [f"{LOCK} is missing."]
+    except (OSError, UnicodeDecodeError):
+        return [f"{LOCK} cannot be read."]
+    blocks = re.split(r"\n(?=[A-Za-z0-9-])", text)
+    pinned = {match[1].lower(): block for block in blocks if (match := re.match(r"([A-Za-z0-9._-]+)==", block))}
+    faults = [f"{LOCK} has no hash for {name}." for name, block in pinned.items() if "--hash=" not in block]
+    if re.search(r"^\s*(-i\b|--(index|extra-index|find-links|default-index|trusted-host))", text, re.MULTILINE):
+        faults.append(f"{LOCK} names a package index; which one is used is the machine's affair.")
+    wanted = {"pip"} | {"ipykernel" for kernel in profile.kernels if kernel.language == "python"}
+    faults += [f"{LOCK} lacks {name}." for name in sorted(wanted - set(pinned))]
+    faults += [
+        f"`highlights` names {name}, which {LOCK} lacks."
+        for name in profile.highlights
+        if re.sub(r"[-_.]+", "-", name.lower()) not in pinned
+    ]
+    return faults
+
+
+def _check_smoke(profile: Profile) -> list[str]:
+    try:
+        notebook = json.loads(profile.smoke.read_text(encoding="utf-8"))
+        kernel = notebook["metadata"]["kernelspec"]["name"]
+    except FileNotFoundError:
+        return [f"{SMOKE} is missing."]
+    except (OSError, ValueError, KeyError, TypeError):
+        return [f"{SMOKE} is not a notebook that names its kernel."]
+    if kernel not in {offered.name for offered in profile.kernels}:
+        return [f"{SMOKE} asks for the kernel {kernel}, which the profile does not offer."]
+    return []

@@ -1,0 +1,104 @@
+"""Files of a session, written where a user may have prepared a trap."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from jupyterhub_dmsp.hub import records
+from jupyterhub_dmsp.hub.records import Record
+from jupyterhub_dmsp.hub.session import Session
+from jupyterhub_dmsp.sandbox.bwrap import Identity
+from jupyterhub_dmsp.sandbox.process import Process
+from jupyterhub_dmsp.settings import Settings
+
+TOKEN = "0123456789abcdef" * 2
+
+
+def session(state: Path) -> Session:
+    settings = Settings()
+    who = Identity("km3net-user", os.getuid(), os.getgid(), home="/home/km3net-user")
+    return Session(
+        state, "km3net-user", who, "km3net", state / "envs" / "km3net-1", settings.experiments[:2], settings
+    )
+
+
+def test_token_is_in_one_private_file_only(tmp_path: Path) -> None:
+    one = session(tmp_path)
+    description = one.description("http://hub/token")
+    one.write(TOKEN, {"rucio.cfg": "[client]"}, description, "")
+    file = tmp_path / "sessions" / "km3net-user" / "run" / "hub-token"
+    assert file.read_text() == TOKEN
+    assert file.stat().st_mode & 0o777 == 0o600
+    holders = [path for path in tmp_path.rglob("*") if path.is_file() and TOKEN in path.read_text()]
+    assert holders == [file]
+    assert TOKEN not in json.dumps(one.variables())
+    assert (tmp_path / "homes" / "km3net-user").stat().st_mode & 0o777 == 0o700
+    assert (file.parent.parent / "etc" / "dmsp" / "rucio.cfg").read_text() == "[client]"
+
+
+def test_symlinks_of_a_former_session_are_not_followed(tmp_path: Path) -> None:
+    one = session(tmp_path)
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    run = tmp_path / "sessions" / "km3net-user" / "run"
+    run.mkdir(parents=True)
+    (run / "hub-token").symlink_to(victim)
+    (run / "folder").symlink_to(tmp_path)
+    one.write(TOKEN, {}, {}, "")
+    assert victim.read_text() == "precious"
+    assert sorted(path.name for path in run.iterdir()) == ["hub-token"]
+
+
+def test_home_that_is_a_symlink_is_refused(tmp_path: Path) -> None:
+    one = session(tmp_path)
+    (tmp_path / "homes").mkdir()
+    (tmp_path / "homes" / "km3net-user").symlink_to(tmp_path)
+    with pytest.raises(OSError):
+        one.write(TOKEN, {}, {}, "")
+
+
+def test_files_have_plain_names(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="plain file name"):
+        session(tmp_path).write(TOKEN, {"../x": ""}, {}, "")
+
+
+def test_description_has_no_null_where_urls_are_known(tmp_path: Path) -> None:
+    one = session(tmp_path)
+    about = one.description("http://hub/token")
+    assert about["scopes"] == ["dmsp", "km3net", "user.km3net-user"]
+    assert about["token"] == {"url": "http://hub/token", "audience": "rucio"}
+    assert about["lake"]["mount"] == "/scratch/lake"
+
+
+def test_sandbox_shows_the_runtime_and_nothing_of_other_users(tmp_path: Path) -> None:
+    one = session(tmp_path)
+    one.write(TOKEN, {}, {}, "")
+    command = one.sandbox(None).command(["program"])
+    text = " ".join(command)
+    assert f"--bind {tmp_path}/homes/km3net-user /home/km3net-user" in text
+    assert f"--bind {tmp_path}/sessions/km3net-user/run /run/user/{os.getuid()}" in text
+    assert f"--ro-bind {tmp_path} " not in text
+    assert f"{tmp_path}/secrets" not in text
+
+
+def test_records_survive_nonsense(tmp_path: Path) -> None:
+    record = Record("a", "a", "minimal", Process(1, 2), Process(3, 4), "100.64.0.2", 8888)
+    (tmp_path / "sessions" / "a").mkdir(parents=True)
+    record.write(tmp_path)
+    assert Record.read(tmp_path, "a") == record
+    assert list(records.all_records(tmp_path)) == [record]
+    assert not record.alive()
+    for text in ("", "[]", "{}", '{"outer": 1}'):
+        (tmp_path / "sessions" / "a" / records.FILE).write_text(text)
+        assert Record.read(tmp_path, "a") is None
+
+
+async def test_ending_what_is_gone_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "sessions" / "a").mkdir(parents=True)
+    Record("a", "a", "minimal", Process(2**22, 2), Process(2**22 + 1, 4), "127.0.0.1", 8888).write(tmp_path)
+    assert await records.end_sessions(tmp_path) == []
+    assert list(records.all_records(tmp_path)) == []
