@@ -90,7 +90,7 @@ def configure(
     hub.mkdir(mode=0o700, parents=True, exist_ok=True)
     chosen = dmsp_settings.load(Path(settings_file) if settings_file else None)
     _hub(c, hub, public_url, hub_url, chosen)
-    _proxy(c, public_url, proxy_api_url, proxy_api_password, proxy_dynamic, proxy_gid)
+    _proxy(c, proxy_api_url, proxy_api_password, proxy_dynamic, proxy_gid)
     found = Endpoints.of(dict(endpoints)) if endpoints else discover(issuer, hub / "issuer.json")
     c.CryptKeeper.keys = [bytes.fromhex(read_secret(crypt_key))]
     _login(c, chosen, found, public_url, read_secret(client_secret))
@@ -128,11 +128,10 @@ def _hub(c: Any, hub: Path, public_url: str, hub_url: str, chosen: Settings) -> 
     c.JupyterHub.tornado_settings = {"headers": dict(HEADERS)}
 
 
-def _proxy(c: Any, public_url: str, api_url: str, password: str, dynamic: str, gid: int | None) -> None:
+def _proxy(c: Any, api_url: str, password: str, dynamic: str, gid: int | None) -> None:
     c.JupyterHub.proxy_class = "jupyterhub_dmsp.hub.traefik.SharedTraefikProxy"
     proxy = c.SharedTraefikProxy
     proxy.should_start = False
-    proxy.public_url = public_url
     # The hub speaks http to traefik's public entry point; who terminates TLS is decided elsewhere.
     proxy.traefik_entrypoint = "http"
     proxy.traefik_api_url = api_url

@@ -35,7 +35,11 @@ def defaults(token: str) -> dict[str, Any]:
             "news_url": None,
             "check_for_updates_class": "jupyterlab.handlers.announcements.NeverCheckForUpdate",
         },
-        "ServerApp": {"jpserver_extensions": dict.fromkeys(UNUSED, False)},
+        "ServerApp": {
+            "jpserver_extensions": dict.fromkeys(UNUSED, False),
+            # Not a login shell: /etc/profile would put the machine's PATH in place of the profile's.
+            "terminado_settings": {"shell_command": ["/bin/bash"]},
+        },
     }
 
 

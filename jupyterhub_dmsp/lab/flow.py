@@ -349,7 +349,9 @@ class Flow:
         try:
             await self.save("ready", listed=(self.files, paths, ()))
         except OSError as error:
-            raise DmspError(f"The list of files cannot be written: {error.strerror}.", "Free some space.") from error
+            raise DmspError(
+                f"The list of files cannot be written: {error.strerror}.", "Free some space."
+            ) from error
         await self._link(paths)
 
     async def _link(self, paths: Sequence[str]) -> None:

@@ -15,6 +15,10 @@ from typing import Any
 from urllib.parse import urljoin
 
 import aiohttp
+from yarl import URL
+
+CONTROL = re.compile(r"\x1b\[[?0-9;]*[a-zA-Z]|\r(?!\n)")
+"""What a terminal understands and a test does not want to see."""
 
 
 def form_of(page: str, base: str) -> tuple[str, dict[str, str]]:
@@ -74,7 +78,7 @@ class Visitor:
 
     def _xsrf(self, url: str) -> dict[str, str]:
         """JupyterHub and Jupyter Server want their cookie repeated in a header."""
-        cookies = self.http.cookie_jar.filter_cookies(url)  # type: ignore[arg-type]
+        cookies = self.http.cookie_jar.filter_cookies(URL(url))
         return {"X-XSRFToken": cookies["_xsrf"].value} if "_xsrf" in cookies else {}
 
     async def request(self, method: str, url: str, **more: Any) -> tuple[int, Any]:
@@ -128,6 +132,38 @@ class Visitor:
             if not user["servers"]:
                 return
             await asyncio.sleep(0.05)
+
+    async def terminal(self, command: str, timeout: float = 180) -> tuple[int, str]:
+        """Exit code and output of a command in a terminal of the user's server."""
+        status, made = await self.lab("POST", "api/terminals")
+        assert status == 200, made
+        url = f"{self.base}terminals/websocket/{made['name']}"
+        output = ""
+        try:
+            async with self.http.ws_connect(url) as socket, asyncio.timeout(timeout):
+                await socket.send_json(["set_size", 50, 400, 800, 4000])
+                await socket.send_json(["stdin", f'{command}; echo "@@$?@@"\r'])
+                async for raw in socket:
+                    kind, *rest = json.loads(raw.data)
+                    output += rest[0] if kind == "stdout" else ""
+                    if done := re.search(r"@@(\d+)@@", output):
+                        text = output[: done.start()].split('@@"', 1)[-1]
+                        return int(done[1]), CONTROL.sub("", text).replace("\r\n", "\n").strip()
+        except TimeoutError:
+            raise AssertionError(f"no end of {command!r}; so far: {output[-3000:]}") from None
+        finally:
+            await self.lab("DELETE", f"api/terminals/{made['name']}")
+        raise AssertionError(f"the terminal closed: {output[-3000:]}")
+
+    async def attach(self, did: str, timeout: float = 120, **more: Any) -> dict[str, Any]:
+        """Attach through the server's REST API and wait for the end, good or bad."""
+        status, body = await self.lab("POST", "dmsp/v1/attachments", json={"did": did, **more})
+        assert status in (200, 201), (status, body)
+        async with asyncio.timeout(timeout):
+            while body["state"] not in ("ready", "failed", "stuck"):
+                _, body = await self.lab("GET", f"dmsp/v1/attachments/{body['id']}", params={"wait": 20})
+        found: dict[str, Any] = body
+        return found
 
     async def kernel(self, name: str = "", path: str = "") -> Kernel:
         """A new kernel, in a session for the notebook ``path``."""

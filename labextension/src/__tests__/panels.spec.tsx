@@ -23,6 +23,7 @@ function show(row: IRow, change: Partial<React.ComponentProps<typeof Line>> = {}
       top={0}
       active={false}
       attachment={undefined}
+      filtered={false}
       trans={trans}
       onActivate={nothing}
       onToggle={nothing}

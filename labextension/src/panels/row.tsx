@@ -20,6 +20,8 @@ export interface ILineProps {
   top: number;
   active: boolean;
   attachment: IAttachment | undefined;
+  /** Whether a filter leaves rows out. */
+  filtered: boolean;
   trans: TranslationBundle;
   onActivate: (index: number) => void;
   onToggle: (index: number) => void;
@@ -39,7 +41,9 @@ function NoticeLine(props: ILineProps): JSX.Element {
   if (notice === 'error' && level.error) {
     content = <Fault fault={level.error} trans={trans} onRetry={() => props.onRetry(line)} />;
   } else if (notice === 'empty') {
-    content = <span className="jp-DMSP-quiet">{emptyText(level.depth, trans)}</span>;
+    content = (
+      <span className="jp-DMSP-quiet">{emptyText(level.depth, props.filtered, trans)}</span>
+    );
   } else {
     content = (
       <span className="jp-DMSP-quiet">
@@ -74,11 +78,11 @@ function NoticeLine(props: ILineProps): JSX.Element {
   );
 }
 
-function emptyText(depth: number, trans: TranslationBundle): string {
+function emptyText(depth: number, filtered: boolean, trans: TranslationBundle): string {
   if (depth === 0) {
     return trans.__('You can see no scope of this lake yet.');
   }
-  return depth === 1 ? trans.__('Nothing here fits.') : trans.__('Empty.');
+  return depth === 1 && filtered ? trans.__('Nothing here fits.') : trans.__('Empty.');
 }
 
 function RowLine(props: ILineProps): JSX.Element {

@@ -110,6 +110,7 @@ export function Tree(props: ITreeProps): JSX.Element {
               top={item.start}
               active={item.index === active}
               attachment={line.row ? byDid.get(didOf(line.row)) : undefined}
+              filtered={model.filter !== ''}
               trans={trans}
               onActivate={index => (model.active = index)}
               onToggle={toggle}

@@ -189,11 +189,12 @@ async def test_lab_answers_a_person(sessions: Any) -> None:
     assert not (sessions.state / "logs" / "sessions" / f"{USERS[1]}.log").read_text().count("Traceback")
 
 
-async def test_hub_killed_and_started_again_adopts_the_session(sessions: Any, notebook: Any) -> None:
+@pytest.mark.parametrize("kill", [True, False], ids=["kill -9", "SIGTERM"])
+async def test_hub_ended_and_started_again_adopts_the_session(sessions: Any, notebook: Any, kill: bool) -> None:
     one = await notebook(sessions, USERS[0])
     await one.run("x = 41")
     before = sessions.record(USERS[0])
-    await sessions.stop("hub", kill=True)
+    await sessions.stop("hub", kill=kill)
     assert before.alive()
     await sessions.start_hub()
     async with sessions.admin() as api:

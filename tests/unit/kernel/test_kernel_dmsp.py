@@ -36,7 +36,7 @@ def dmsp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def _write(root: Path, state: str = "ready", paths: Sequence[str] = (), **more: Any) -> None:
     directory = root / "attachments" / IDENT
     directory.mkdir(parents=True, exist_ok=True)
-    files = [{"name": os.path.basename(p), "path": p, "bytes": 10} for p in paths]
+    files = [{"name": Path(p).name, "path": p, "bytes": 10} for p in paths]
     body = {"did": "dmsp:ds", "state": state, "files": files, "bytes": 10 * len(files), "missing": [], **more}
     (directory / "new").write_text(json.dumps(body))
     (directory / "new").rename(directory / "manifest.json")
@@ -70,7 +70,7 @@ def test_one_file_is_a_path(dmsp: ModuleType, tmp_path: Path) -> None:
     _write(tmp_path, paths=[str(file)])
     dataset = dmsp.Dataset(IDENT)
     assert isinstance(dataset, os.PathLike)
-    with open(dataset, "rb") as opened:
+    with open(dataset, "rb") as opened:  # noqa: PTH123 - this is what users write
         assert opened.read() == b"hello"
     assert Path(dataset) == file
     assert str(dataset) == f"{dataset}" == str(file)

@@ -108,9 +108,11 @@ async def test_bindings_survive_and_are_mirrored(tmp_path: Path) -> None:
     await bindings.start()
     data = json.loads(mirror.read_text())
     assert data["notebook"] == str(tmp_path / "work/sub/n.ipynb")
-    assert [b["variable"] for b in data["bindings"]] == ["one", "two"] == [
-        b["variable"] for b in bindings.of("sub/n.ipynb")
-    ]
+    assert (
+        [b["variable"] for b in data["bindings"]]
+        == ["one", "two"]
+        == [b["variable"] for b in bindings.of("sub/n.ipynb")]
+    )
     assert await bindings.delete("sub/n.ipynb", "one")
     assert not await bindings.delete("sub/n.ipynb", "one")
     assert stat.S_IMODE((tmp_path / "r.sqlite").stat().st_mode) == 0o600

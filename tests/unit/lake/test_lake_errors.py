@@ -145,10 +145,14 @@ async def test_a_stream_that_breaks_off_is_told_after_its_rows() -> None:
             raise httpx.RemoteProtocolError("incomplete chunked read")
 
     async with _client(httpx.MockTransport(lambda _: httpx.Response(200, stream=Broken()))) as client:
-        names = []
-        with pytest.raises(errors.CutOff):
+        names: list[str] = []
+
+        async def read() -> None:
             async for files in client.files(Did("dmsp", "ds")):
-                names += [f.did.name for f in files]
+                names.extend(f.did.name for f in files)
+
+        with pytest.raises(errors.CutOff):
+            await read()
     assert names == ["a"]
 
 

@@ -21,7 +21,7 @@ class Paper:
     """Streams that a test feeds by hand."""
 
     def __init__(self) -> None:
-        self.stream: asyncio.Queue[list[Entry] | None | LakeError] = asyncio.Queue()
+        self.stream: asyncio.Queue[list[Entry] | LakeError | None] = asyncio.Queue()
         self.containers: list[Entry] = []
         self.inside: dict[Did, list[Entry]] = {}
         self.calls = 0
@@ -77,7 +77,7 @@ def _files(*names: str) -> list[Entry]:
 
 
 async def test_only_the_users_scopes(paper: Any) -> None:
-    lake, index, _ = paper
+    _lake, index, _ = paper
     page = await index.page("")
     assert [r.scope for r in page.rows] == ["dmsp", "km3net"]
     assert (page.total, page.complete, page.error) == (2, True, None)
@@ -109,7 +109,10 @@ async def test_order_offset_and_pattern(paper: Any) -> None:
     page = await index.page("dmsp:ds", offset=1, limit=2)
     assert [r.name for r in page.rows] == ["run_1.root", "run_22.root"]
     assert (await index.page("dmsp:ds", offset=99)).rows == []
-    assert [r.name for r in (await index.page("dmsp:ds", pattern="run_*")).rows] == ["run_1.root", "run_22.root"]
+    assert [r.name for r in (await index.page("dmsp:ds", pattern="run_*")).rows] == [
+        "run_1.root",
+        "run_22.root",
+    ]
     assert (await index.page("dmsp:ds", pattern="%")).total == 1
     assert (await index.page("dmsp:ds", pattern="RUN")).total == 4
     with pytest.raises(LakeError):
@@ -164,7 +167,7 @@ async def test_a_fault_after_rows_shows_both(paper: Any) -> None:
 
 
 async def test_what_is_in_a_container_of_the_scope_is_not_shown_beside_it(paper: Any) -> None:
-    lake, index, told = paper
+    lake, index, _told = paper
     top, middle = Entry(Did("dmsp", "top"), "container"), Entry(Did("dmsp", "middle"), "container")
     inner = Entry(Did("dmsp", "inner"), "dataset")
     lake.containers = [top, middle]
