@@ -34,6 +34,9 @@ _STATIC = """\
   # Uploads and long notebook requests have no limit in time; 0 switches traefik's 60 s off.
   [entryPoints.{public}.transport.respondingTimeouts]
     readTimeout = 0
+  # At the end open connections (notebooks, event streams) are not waited for: their servers have gone before.
+  [entryPoints.{public}.transport.lifeCycle]
+    graceTimeOut = "1s"
 
 [entryPoints.{api}]
   address = "{api_address}"

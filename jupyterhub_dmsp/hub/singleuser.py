@@ -16,6 +16,9 @@ TOKEN_FILE = "hub-token"  # noqa: S105 - a file's name
 UNUSED = ("jupyter_lsp", "notebook_shim")
 """Server extensions that Lab brings along: language servers, of which none is there, and the old notebook's paths."""
 
+SILENT = ("@jupyterlab/apputils-extension:announcements", "@jupyterlab/lsp-extension")
+"""Lab's plugins that ask for what is not here: news from outside (a question to every new user), language servers."""
+
 
 def take_token() -> str:
     """Read the token that the hub left in the runtime directory, and remove the file."""
@@ -56,7 +59,19 @@ def run(argv: list[str]) -> None:
     from traitlets.config import Config
 
     server = JupyterHubSingleUser.initialize_server(argv=argv, config=Config(defaults(token)))
+    silence(server.web_app.settings)
     server.start()
+
+
+def silence(settings: dict[str, Any]) -> None:
+    """Have every page of Lab come without :data:`SILENT`, after whatever else looks at its configuration."""
+    before = settings.get("page_config_hook")
+
+    def hook(handler: Any, page_config: dict[str, Any]) -> dict[str, Any]:
+        found = before(handler, page_config) if before else page_config
+        return {**found, "disabledExtensions": [*found.get("disabledExtensions", []), *SILENT]}
+
+    settings["page_config_hook"] = hook
 
 
 def main() -> NoReturn:

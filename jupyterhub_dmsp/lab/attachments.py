@@ -43,13 +43,14 @@ class Attachments:
 
     async def start(self) -> None:
         """Take up what was going on when the last server stopped."""
+        mounted = (await self._tools.mount.health()).state == "ok"
         for attachment in await self._tools.records.load():
             if attachment.state == "released":
                 continue
             flow = Flow(self._tools, attachment)
             self._flows[attachment.id] = flow
             if attachment.state == "ready":
-                await self._recheck(flow)
+                await self._recheck(flow, mounted)
             elif attachment.state == "failed":
                 await asyncio.to_thread(self._tools.manifests.write, attachment)
             if attachment.state in RUNNING:
@@ -57,9 +58,9 @@ class Attachments:
                 self._go(flow)
         self._watcher = asyncio.create_task(self._watch(), name="dmsp-rules")
 
-    async def _recheck(self, flow: Flow) -> None:
+    async def _recheck(self, flow: Flow, mounted: bool) -> None:
         try:
-            await flow.recheck()
+            await flow.recheck(mounted)
         except DmspError as error:
             await flow.fail(error)
 

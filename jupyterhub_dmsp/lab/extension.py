@@ -80,6 +80,10 @@ class DmspLab(ExtensionApp):
             return
         try:
             session = self.session()
+            if session.lake.mode != "replica":
+                raise DmspError(
+                    f"`lake.mode: {session.lake.mode}` is not supported by this version.", "Use `replica`."
+                )
             runtime = runtime_directory()
             os.environ["DMSP_RUNTIME"] = str(runtime)
             logger = server.event_logger

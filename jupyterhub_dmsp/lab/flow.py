@@ -156,10 +156,8 @@ class Flow:
     async def _request(self) -> None:
         """Read the files; when all are on scratch they are usable now and pinned after, else replicate."""
         attachment = self.attachment
-        files: list[LakeFile] = []
         try:
-            async for batch in self.tools.client.files(attachment.parsed):
-                files += batch
+            files, all_here = await self._read_files()
         except NotFound as error:
             raise NotFound(
                 f"The data lake has no {attachment.did}.",
@@ -168,23 +166,37 @@ class Flow:
             ) from error
         if not files:
             raise EmptyDataset("There are no files in it.", "Choose another dataset, or ask its owners.")
-        self._take(list(dict.fromkeys(files)))
-        attachment.files_total, attachment.bytes_total = len(self.files), sum(f.bytes for f in self.files)
-        attachment.digest = await asyncio.to_thread(digest_of, self.files)
-        await self.tools.records.save_content(attachment.id, self.files)
-        if await self._all_here():
+        self._take(files)
+        attachment.files_total, attachment.bytes_total = len(files), sum(f.bytes for f in files)
+        attachment.digest, _ = await asyncio.gather(
+            asyncio.to_thread(digest_of, files), self.tools.records.save_content(attachment.id, files)
+        )
+        if all_here:
             await self._ready()
             await self._pin_ready()
         else:
             await self._pin()
             await self.save("replicating")
 
-    async def _all_here(self) -> bool:
+    async def _read_files(self) -> tuple[list[LakeFile], bool]:
+        """All files of the DID, and whether all are on the mount: looked for while the rest still arrives."""
+        files: dict[LakeFile, None] = {}
+        looks: list[asyncio.Task[bool]] = []
         try:
-            # A cheap look at a few before the whole: most datasets are either there or not.
-            if len((await self.tools.mount.look(self.wanted[:8])).present) < min(8, len(self.wanted)):
-                return False
-            return len((await self.tools.mount.look(self.wanted)).present) == len(self.wanted)
+            async for batch in self.tools.client.files(self.attachment.parsed):
+                fresh = [f for f in batch if f not in files]
+                files.update(dict.fromkeys(fresh))
+                if all(look.result() for look in looks if look.done()):
+                    looks.append(asyncio.create_task(self._here(fresh)))
+            return list(files), all(await asyncio.gather(*looks))
+        finally:
+            for look in looks:
+                look.cancel()
+
+    async def _here(self, files: Sequence[LakeFile]) -> bool:
+        wanted = [Wanted(self.tools.paths.of(f.did.scope, f.did.name), f.bytes) for f in files]
+        try:
+            return len((await self.tools.mount.look(wanted)).present) == len(wanted)
         except MountGone:
             return False
 
@@ -366,22 +378,23 @@ class Flow:
         attachment.links = str(target)
         await self.tools.records.save(attachment)
 
-    async def recheck(self) -> None:
-        """After a start of the server: what was ready is looked at again, and its manifest made anew."""
+    async def recheck(self, mounted: bool) -> None:
+        """After a start of the server: what was ready is looked at again, and its manifest made anew.
+
+        Args:
+            mounted: whether the mount answers; if not, the files are waited for.
+        """
         attachment = self.attachment
         self._take(await self.tools.records.content(attachment.id))
         if self.progress is None or not self.files:
             attachment.state = "requested"
             return
-        try:
-            found = await self.tools.mount.look(self.wanted)
-        except MountGone:
+        if not mounted:
             attachment.state = "landing"
-            return
-        if len(found.present) == len(self.files):
+        elif await self._here(self.files):
             await self._ready()
-            return
-        attachment.state = "requested"
+        else:
+            attachment.state = "requested"
 
     async def verify_rule(self, rule: Rule | None) -> None:
         """The rule of a ready attachment as it is now (None: it is gone)."""
@@ -394,7 +407,7 @@ class Flow:
             return
         if attachment.error and attachment.error["code"] == "not_kept":
             return
-        if await self._all_here():
+        if await self._here(self.files):
             text = "The data lake does not keep these files on scratch any more (the rule is gone). Attach them again."
             await self.save(fault=Fault("not_kept", text, "retry"))
             return

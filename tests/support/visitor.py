@@ -133,6 +133,23 @@ class Visitor:
                 return
             await asyncio.sleep(0.05)
 
+    async def device_token(self, issuer: str, scope: str = "openid profile") -> str:
+        """A token as a command line gets it (RFC 8628), approved in this user's browser."""
+        form = {"client_id": "dmsp-cli", "scope": scope}
+        async with self.http.post(f"{issuer}/device_authorization", data=form) as answer:
+            started = await answer.json()
+        async with self.http.get(f"{issuer}/device", params={"user_code": started["user_code"]}) as answer:
+            action, fields = form_of(await answer.text(), str(answer.url))
+        fields |= {"user_code": started["user_code"], "decision": "approved"}
+        origin = issuer.rsplit("/", 1)[0]
+        async with self.http.post(action, data=fields, headers={"Origin": origin}) as answer:
+            assert answer.status == 200, await answer.text()
+        grant = "urn:ietf:params:oauth:grant-type:device_code"
+        form = {"grant_type": grant, "device_code": started["device_code"], "client_id": "dmsp-cli"}
+        async with self.http.post(f"{issuer}/token", data=form) as answer:
+            token: str = (await answer.json())["access_token"]
+        return token
+
     async def terminal(self, command: str, timeout: float = 180) -> tuple[int, str]:
         """Exit code and output of a command in a terminal of the user's server."""
         status, made = await self.lab("POST", "api/terminals")

@@ -28,7 +28,16 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 def test_no_paths_of_a_machine() -> None:
     found = subprocess.run(
-        ["git", "grep", "-nIE", r"(^|[^A-Za-z0-9_.])/(work|farm|root)/", "--", ".", ":!*.lock", ":!tests/unit/docs"],
+        [
+            "git",
+            "grep",
+            "-nIE",
+            r"(^|[^A-Za-z0-9_.])/(work|farm|root)/",
+            "--",
+            ".",
+            ":!*.lock",
+            ":!tests/unit/docs",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

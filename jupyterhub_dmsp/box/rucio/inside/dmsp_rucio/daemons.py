@@ -153,9 +153,10 @@ def _counters() -> dict[str, tuple[Step, float]]:
     return {
         "abacus-rse": (lambda h: bool(rse.run_once(heartbeat_handler=h)), 4.0),
         "abacus-account": (lambda h: bool(account.run_once(heartbeat_handler=h)), 4.0),
+        # Adds up the whole dataset each time: not more often than this, however much there is to do.
         "abacus-collection": (
-            lambda h: not collection_replica.run_once(heartbeat_handler=h, limit=1000),
-            2.0,
+            lambda h: collection_replica.run_once(heartbeat_handler=h, limit=1000) is None,
+            3.0,
         ),
         "transmogrifier": (lambda h: not transmogrifier.run_once(heartbeat_handler=h, bulk=100), 30.0),
         "housekeeping": (lambda _: housekeeping.run_once(), 60.0),
