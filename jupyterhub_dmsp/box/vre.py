@@ -172,7 +172,7 @@ class Vre:
         uid = self.uid("database")
 
         async def prepare(say: Say) -> None:
-            if not (directory / "PG_VERSION").exists():
+            if not (directory / "data" / "PG_VERSION").exists():
                 say("making the database")
             etc = self.state / "run" / "etc" / "database"
             await database.prepare(

@@ -118,14 +118,19 @@ class Transport:
         method = "GET" if body is None else "POST"
         async with self._response(method, path, params, body, JSON_STREAM) as response:
             rest, rows, told = b"", list[Row](), time.monotonic()
-            async for chunk in response.aiter_bytes():
-                self.counters.received += len(chunk)
-                *lines, rest = (rest + chunk).split(b"\n")
-                rows += [_row(line) for line in lines if line.strip()]
-                # Rucio sends a chunk a row: rows are handed on by the thousand, or ten times a second.
-                if len(rows) >= _BATCH or (rows and time.monotonic() - told > _BATCH_EVERY):
+            try:
+                async for chunk in response.aiter_bytes():
+                    self.counters.received += len(chunk)
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    rows += [_row(line) for line in lines if line.strip()]
+                    # Rucio sends a chunk a row: rows are handed on by the thousand, or ten times a second.
+                    if len(rows) >= _BATCH or (rows and time.monotonic() - told > _BATCH_EVERY):
+                        yield rows
+                        rows, told = [], time.monotonic()
+            except httpx.TransportError:
+                if rows:
                     yield rows
-                    rows, told = [], time.monotonic()
+                raise
             if rest.strip():
                 rows.append(_row(rest))
             if rows:

@@ -1,6 +1,7 @@
 """The mount's health, and files on it: every look at it runs in a thread and under a timeout.
 
-A FUSE mount whose server died answers ENOTCONN; one whose server hangs does not answer at all.
+A FUSE mount whose server died answers ENOTCONN; one whose server hangs does not answer at all. Timeouts are
+``asyncio.timeout``: in Python 3.11 ``wait_for`` can swallow a cancellation, and a task that should end goes on.
 """
 
 from __future__ import annotations

@@ -155,20 +155,24 @@ class Scientist:
     async def run(self, code: str) -> str:
         """Put code into the last cell of the notebook in front, run it, and read what it printed."""
         notebook = self.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
-        cell = notebook.locator(".jp-CodeCell").last
+        cells = notebook.locator(".jp-CodeCell")
+        cell = cells.nth(await cells.count() - 1)
         await cell.locator(".cm-content").click()
         await self.page.keyboard.insert_text(code)
         await self.page.keyboard.press("Shift+Enter")
         await expect(cell.locator(".jp-InputPrompt")).to_have_text(re.compile(r"\[\d+\]"), timeout=PATIENCE)
         return "\n".join(await cell.locator(".jp-OutputArea-output").all_inner_texts())
 
-    async def save(self) -> None:
+    async def save(self) -> str:
+        """Save the notebook in front; its name."""
         await self.page.keyboard.press("Escape")
         await self.page.keyboard.press("Control+s")
         rename = self.page.get_by_role("button", name=re.compile("^Rename"))
         if await rename.count():
             await rename.first.click()
-        await expect(self.page.locator(".lm-TabBar-tab.lm-mod-current.jp-mod-dirty")).to_have_count(0)
+        tab = self.page.locator("#jp-main-dock-panel .lm-TabBar-tab.lm-mod-current")
+        await expect(tab).not_to_have_class(re.compile("jp-mod-dirty"))
+        return await tab.locator(".lm-TabBar-tabLabel").inner_text()
 
     async def restart_and_run_all(self) -> None:
         """Through the menu, with the confirmation."""

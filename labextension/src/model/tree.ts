@@ -154,7 +154,7 @@ export class TreeModel implements IDisposable {
         return index;
       }
       if (at < 0 && level.total > 0) {
-        at = 0;
+        at = 0; // the notice has gone: the first row is in its place
         continue;
       }
       if (!level.above) {
@@ -168,9 +168,14 @@ export class TreeModel implements IDisposable {
   set active(index: number) {
     const line = this.get(Math.max(0, Math.min(this.count - 1, index)));
     if (line) {
-      this._active = { level: line.level, at: line.at };
-      this._changed.emit();
+      this.activate(line);
     }
+  }
+
+  /** Make a line the active one. */
+  activate(line: ILine): void {
+    this._active = { level: line.level, at: line.at };
+    this._changed.emit();
   }
 
   /** The row of the active line. */

@@ -23,8 +23,8 @@ export interface ILineProps {
   /** Whether a filter leaves rows out. */
   filtered: boolean;
   trans: TranslationBundle;
-  onActivate: (index: number) => void;
-  onToggle: (index: number) => void;
+  onActivate: (line: ILine) => void;
+  onToggle: (line: ILine) => void;
   onAttach: (row: IRow) => void;
   onRetry: (line: ILine) => void;
 }
@@ -64,7 +64,7 @@ function NoticeLine(props: ILineProps): JSX.Element {
       aria-level={level.depth + 1}
       aria-selected={props.active}
       style={{ transform: `translateY(${props.top}px)` }}
-      onClick={() => props.onActivate(props.index)}
+      onClick={() => props.onActivate(line)}
     >
       <div
         role="gridcell"
@@ -104,8 +104,8 @@ function RowLine(props: ILineProps): JSX.Element {
       aria-expanded={row && expandable(row) ? line.expanded : undefined}
       aria-selected={props.active}
       style={{ transform: `translateY(${props.top}px)` }}
-      onMouseDown={() => props.onActivate(index)}
-      onClick={() => props.onToggle(index)}
+      onMouseDown={() => props.onActivate(line)}
+      onClick={() => props.onToggle(line)}
     >
       <div
         role="gridcell"

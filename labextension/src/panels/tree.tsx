@@ -66,22 +66,28 @@ export function Tree(props: ITreeProps): JSX.Element {
     virtualizer.scrollToIndex(index, { align: 'auto' });
   };
   const page = () => Math.max(1, Math.floor((scroller.current?.clientHeight ?? 0) / HEIGHT) - 2);
-  const toggle = (index: number) => {
-    const line = model.get(index);
-    if (line) {
-      void model.toggle(line);
-    }
-  };
+  const toggle = (line: ILine) => void model.toggle(line);
   const retry = (line: ILine) => void model.refresh(line.level);
   const onKeyDown = (event: React.KeyboardEvent) => {
     const command = keyCommand(event);
-    const line = model.get(active);
+    // asked now, not at the last rendering: rows above may have come or gone since
+    const now = model.active;
+    const line = model.get(now);
     if (!command || !line || event.target !== event.currentTarget) {
       return;
     }
     event.preventDefault();
     event.stopPropagation(); // else JupyterLab's own shortcuts see it
-    run(command, { model, line, active, move, page, toggle, retry, attach: props.onAttach });
+    run(command, {
+      model,
+      line,
+      active: now,
+      move,
+      page,
+      toggle,
+      retry,
+      attach: props.onAttach
+    });
   };
 
   const byDid = new Map<string, IAttachment>(attachments.items.map(item => [item.did, item]));
@@ -112,7 +118,7 @@ export function Tree(props: ITreeProps): JSX.Element {
               attachment={line.row ? byDid.get(didOf(line.row)) : undefined}
               filtered={model.filter !== ''}
               trans={trans}
-              onActivate={index => (model.active = index)}
+              onActivate={target => model.activate(target)}
               onToggle={toggle}
               onAttach={props.onAttach}
               onRetry={retry}
@@ -161,7 +167,7 @@ interface ITarget {
   active: number;
   move: (to: number) => void;
   page: () => number;
-  toggle: (index: number) => void;
+  toggle: (line: ILine) => void;
   retry: (line: ILine) => void;
   attach: (row: IRow) => void;
 }
@@ -176,16 +182,16 @@ function run(command: Command, target: ITarget): void {
     pageUp: () => move(active - page()),
     first: () => move(0),
     last: () => move(model.count - 1),
-    in: () => (canExpand && !line.expanded ? target.toggle(active) : move(active + 1)),
+    in: () => (canExpand && !line.expanded ? target.toggle(line) : move(active + 1)),
     out: () => {
       const parent = model.parentOf(active);
       if (line.expanded) {
-        target.toggle(active);
+        target.toggle(line);
       } else if (parent >= 0) {
         move(parent);
       }
     },
-    open: () => (line.notice === 'error' ? target.retry(line) : target.toggle(active)),
+    open: () => (line.notice === 'error' ? target.retry(line) : target.toggle(line)),
     attach: () => {
       if (line.row && attachable(line.row)) {
         target.attach(line.row);
