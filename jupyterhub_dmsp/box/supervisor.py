@@ -303,7 +303,8 @@ class Supervisor:
             self._set(running, "stopping")
             _signal(process, running.part.stop_signal)
             try:
-                await asyncio.wait_for(process.wait(), running.part.stop_timeout)
+                async with asyncio.timeout(running.part.stop_timeout):
+                    await process.wait()
             except TimeoutError:
                 log.warning("part %s did not end in time and is killed", running.part.name)
                 await self._kill(running)

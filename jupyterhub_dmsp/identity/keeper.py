@@ -86,7 +86,9 @@ class BearerKeeper:
                 pause = backoff * random.uniform(0.75, 1.25)  # noqa: S311 (jitter)
                 backoff = min(2 * backoff, LONGEST_BACKOFF)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
+                # Not `wait_for`: on Python 3.11 it can swallow a cancellation.
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
             self._wake.clear()
 
     async def _step(self) -> float:

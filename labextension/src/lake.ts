@@ -143,24 +143,26 @@ export class LakeActions {
 
   /** The language of a notebook, patient only for a moment: a dialog waits for it. */
   private async _language(link: NotebookLink): Promise<string> {
-    const patience = new Promise<string>(resolve => setTimeout(() => resolve('python'), 500));
-    const key = await Promise.race([link.language().catch(() => 'python'), patience]);
-    return key || 'python';
+    const asked = link.language().catch(() => 'python');
+    return (await soon(asked, 'python')) || 'python';
   }
 
   private async _propose(form: AttachForm, link: NotebookLink | null): Promise<void> {
-    const taken = (await link?.names()) ?? new Set<string>();
-    form.learn({ taken });
     try {
-      const { did } = form.subject;
-      form.propose(await this._parts.api.suggest(did, [...taken], form.language));
+      const asked = link?.names() ?? Promise.resolve(new Set<string>());
+      asked.then(
+        taken => form.learn({ taken }), // late answers count too
+        () => undefined
+      );
+      const taken = await soon(asked, new Set<string>());
+      form.propose(await this._parts.api.suggest(form.subject.did, [...taken], form.language));
     } catch {
       // the name that was made here stays
     }
   }
 
   private async _suggest(did: string, link: NotebookLink | null): Promise<string> {
-    const taken = (await link?.names()) ?? new Set<string>();
+    const taken = link ? await soon(link.names(), new Set<string>()) : [];
     const language = link ? await this._language(link) : 'python';
     return this._parts.api.suggest(did, [...taken], language);
   }
@@ -172,6 +174,12 @@ export class LakeActions {
       Notification.error(asFault(error).message, { autoClose: 8000 });
     }
   }
+}
+
+/** The answer if it comes within a second, else what stands in for it. */
+function soon<T>(answer: Promise<T>, otherwise: T): Promise<T> {
+  const patience = new Promise<T>(resolve => setTimeout(() => resolve(otherwise), 1000));
+  return Promise.race([answer, patience]);
 }
 
 /** A name made from a DID's name, until the server has proposed a better one. */

@@ -119,17 +119,20 @@ export class NotebookLink implements IDisposable {
     );
   }
 
-  /** The names in use in the kernel and here, as far as they can be known within a second. */
+  /** The names in use in the kernel and here. A kernel that is busy and has no subshells answers late. */
   async names(): Promise<Set<string>> {
     const names = new Set(this._variables.keys());
     const kernel = this.kernel;
-    if (!kernel) {
-      return names;
+    if (kernel) {
+      try {
+        const language = languageOf(await this.language());
+        (await language?.names(kernel))?.forEach(name => names.add(name));
+      } catch (error) {
+        if (!(error instanceof KernelGone)) {
+          throw error;
+        }
+      }
     }
-    const asked = (async () =>
-      (await languageOf(await this.language())?.names(kernel)) ?? [])().catch(() => []);
-    const patience = new Promise<string[]>(resolve => setTimeout(() => resolve([]), 1000));
-    (await Promise.race([asked, patience])).forEach(name => names.add(name));
     return names;
   }
 

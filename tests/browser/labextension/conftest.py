@@ -88,8 +88,8 @@ class Lab:
         await self.dialog.get_by_role("button", name="Attach").click()
 
     async def run(self, code: str) -> None:
-        """Type into a new last cell and run it."""
-        await self.page.locator(".jp-Notebook-footer:visible, .jp-Notebook .cm-content:visible").last.click()
+        """Type into the last cell and run it; that makes a new last cell."""
+        await self.page.locator(".jp-Notebook .jp-CodeCell .cm-content:visible").last.click()
         await self.page.keyboard.insert_text(code)
         await self.page.keyboard.press("Shift+Enter")
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,16 +12,6 @@ import pytest
 
 from jupyterhub_dmsp.box import demo
 from jupyterhub_dmsp.profiles.environments import Environments
-
-# The fixture ``lake`` is that of the tests of Rucio.
-_PATH = Path(__file__).parents[1] / "rucio" / "conftest.py"
-_SPEC = importlib.util.spec_from_file_location("dmsp_lake_fixture", _PATH)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-lake_fixture = importlib.util.module_from_spec(_SPEC)
-sys.modules[_SPEC.name] = lake_fixture
-_SPEC.loader.exec_module(lake_fixture)
-lake = lake_fixture.lake
 
 
 class Filled:

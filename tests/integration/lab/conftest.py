@@ -1,19 +1,16 @@
-"""A real Jupyter server with the extension, on the real lake of ``tests/integration/rucio``."""
+"""A real Jupyter server with the extension, on the real lake of ``tests/support/testlake.py``."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,42 +21,6 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[3]
 TOKEN = "a-token-for-tests"
-
-
-def _lakes() -> Any:
-    """The module that makes the test lake (a conftest cannot be imported by its name)."""
-    path = REPOSITORY / "tests" / "integration" / "rucio" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("dmsp_test_lakes", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def lake() -> Iterator[Any]:
-    """The running lake."""
-    lakes = _lakes()
-    state = Path(tempfile.mkdtemp(prefix="dmsp-lablake-"))
-    running = None
-    try:
-        running = lakes.make_lake(state, 28002 + os.getpid() % 1000 * 4)
-        yield running
-    finally:
-        if running:
-            for name in ("daemons", "rucio", "database"):
-                if name in running.processes:
-                    running.stop(name, signal.SIGINT if name == "database" else signal.SIGTERM)
-            running.issuer.server.shutdown()
-        shutil.rmtree(state, ignore_errors=True)
-
-
-@pytest.fixture
-def did(request: pytest.FixtureRequest) -> Any:
-    """Names that no other test has."""
-    return lambda scope: f"{scope}:{request.node.name.split('[')[0]}.{os.urandom(4).hex()}"
 
 
 def free_port() -> int:

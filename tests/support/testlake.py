@@ -1,7 +1,7 @@
 """A real lake for tests and benchmarks: PostgreSQL, Rucio, its daemons with our transfers, a token issuer.
 
 Everything runs as in the box (confined, own uids), on free ports of the loopback interface, below a temporary
-directory; one for the whole run. Users of the fixture ``lake`` speak to Rucio's REST API.
+directory; one for the whole run, the fixture ``lake``.
 """
 
 from __future__ import annotations
@@ -10,21 +10,19 @@ import asyncio
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from joserfc import jwk, jwt
 
 from jupyterhub_dmsp.box import confine, database
@@ -351,29 +349,3 @@ def make_lake(state: Path, ports: int) -> Lake:
     wait_for(lambda: asyncio.run(parts.server_ready(lake.url)), 60, "the Rucio server")
     lake.start_daemons()
     return lake
-
-
-@pytest.fixture(scope="session")
-def lake() -> Iterator[Lake]:
-    """The running lake."""
-    if os.geteuid() != 0:
-        pytest.fail("the lake's tests need root")
-    state = Path(tempfile.mkdtemp(prefix="dmsp-lake-"))
-    running: Lake | None = None
-    try:
-        running = make_lake(state, 28000 + os.getpid() % 1000 * 4)
-        yield running
-    finally:
-        if running:
-            for name in ("daemons", "rucio", "database"):
-                if name in running.processes:
-                    running.stop(name, signal.SIGINT if name == "database" else signal.SIGTERM)
-            running.issuer.server.shutdown()
-        if not os.environ.get("DMSP_KEEP"):
-            shutil.rmtree(state, ignore_errors=True)
-
-
-@pytest.fixture
-def did(request: pytest.FixtureRequest) -> Callable[[str], str]:
-    """Names that no other test has: ``did("km3net")`` -> ``km3net:<test>.<random>``."""
-    return lambda scope: f"{scope}:{request.node.name.split('[')[0]}.{os.urandom(4).hex()}"
