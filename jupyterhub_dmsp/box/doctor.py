@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from jupyterhub_dmsp.box.state import State, port_is_free
+from jupyterhub_dmsp.profiles.needs import has_headers
 
 GIB = 1 << 30
 NEEDED_DISK = 6 * GIB
+FUSE = Path("/dev/fuse")
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,9 @@ def _namespaces() -> Finding:
 
 
 def _fuse() -> Finding:
-    device = Path("/dev/fuse")
     if os.geteuid() != 0:
         return Finding("fuse", True, False, "Not needed: as an ordinary user scratch is bound directly.")
-    if device.exists() and os.access(device, os.R_OK | os.W_OK):
+    if FUSE.exists() and os.access(FUSE, os.R_OK | os.W_OK):
         return Finding("fuse", True, True, "/dev/fuse can be opened.")
     return Finding(
         "fuse",
@@ -93,7 +94,7 @@ def _fuse() -> Finding:
 
 
 def _headers() -> Finding:
-    if shutil.which("g++") and any(Path("/usr/include/c++").glob("*/vector")):
+    if has_headers():
         return Finding("c++ headers", True, False, "The C++ headers that ROOT needs are there.")
     return Finding(
         "c++ headers",

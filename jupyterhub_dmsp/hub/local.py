@@ -25,6 +25,7 @@ from jupyterhub_dmsp.hub.errors import SpawnException
 from jupyterhub_dmsp.hub.records import Record
 from jupyterhub_dmsp.hub.session import Session
 from jupyterhub_dmsp.hub.spawner import ProfileSpawner
+from jupyterhub_dmsp.profiles import needs
 from jupyterhub_dmsp.profiles.catalogue import Profile
 from jupyterhub_dmsp.profiles.environments import Environments, Progress
 from jupyterhub_dmsp.sandbox import cgroup, process
@@ -145,6 +146,7 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
         assert profile is not None  # for the type checker: choose() sets it or raises
         try:
             await self._refuse_second()
+            await asyncio.to_thread(needs.check, profile)
             environment = await self._environment(profile)
             self.steps.say("Preparing the session", BUILD_SHARE + 2)
             return await self._launch(profile, environment)

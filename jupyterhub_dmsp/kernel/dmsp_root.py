@@ -4,11 +4,17 @@ Each variable is a ``std::vector<std::string>`` of paths. What is not ready is n
 so: an empty vector would look like an empty dataset.
 """
 
+from __future__ import annotations
+
 import os
 import runpy
 import sys
+from typing import TYPE_CHECKING, Iterable, Protocol, Tuple
 
-import dmsp
+if TYPE_CHECKING:
+    from jupyterhub_dmsp.kernel import dmsp
+else:
+    import dmsp
 
 _READ = r"""
 #include <fstream>
@@ -25,7 +31,15 @@ inline std::vector<std::string> read(const char *path) {
 """
 
 
-def declare(interpreter, bindings):
+class _Interpreter(Protocol):
+    """What is used of ``ROOT.gInterpreter``."""
+
+    def Declare(self, code: str, /) -> object: ...
+
+    def ProcessLine(self, line: str, /) -> object: ...
+
+
+def declare(interpreter: _Interpreter, bindings: Iterable[Tuple[str, str]]) -> None:
     """Declare the variables of a notebook in a cling interpreter.
 
     Args:
@@ -44,7 +58,7 @@ def declare(interpreter, bindings):
         interpreter.ProcessLine('std::vector<std::string> %s = dmsp::read("%s");' % (variable, literal))
 
 
-def main():
+def main() -> None:
     """Declare, then be the stock kernel."""
     import ROOT
 

@@ -178,7 +178,7 @@ class Scientist:
         """Through the menu, with the confirmation."""
         await self.page.get_by_role("menuitem", name="Kernel", exact=True).click()
         await self.page.get_by_role("menuitem", name=re.compile("Restart Kernel and Run All Cells")).click()
-        await self.page.get_by_role("button", name="Restart").click()
+        await self.page.locator(".jp-Dialog button.jp-mod-accept").click()
         await self.kernel_is_idle()
 
     async def outputs(self) -> str:

@@ -79,7 +79,8 @@ class Lab:
         await self.idle()
 
     async def idle(self) -> None:
-        await self.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) [data-status=idle]").first.wait_for()
+        """Wait until the notebook's kernel has started and runs nothing: the status bar tells."""
+        await self.page.get_by_text(re.compile(r"\| Idle$")).first.wait_for()
 
     async def attach(self, name: str, variable: str) -> None:
         """Press the button of a row and fill in the dialog."""

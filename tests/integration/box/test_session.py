@@ -47,6 +47,14 @@ def test_every_part_is_healthy(box: Box) -> None:
     assert all(part["rss_bytes"] > 0 for part in parts.values() if part["pid"])
 
 
+def test_second_up_on_the_same_state_is_refused(box: Box) -> None:
+    done = box.dmsp("up", "--port", "18996", check=False)
+    assert done.returncode == 1
+    assert "A box already runs on" in done.stderr
+    assert "dmsp down" in done.stderr
+    assert {part["state"] for part in box.status["parts"]} == {"healthy"}
+
+
 async def test_replication_goes_through_rucio_and_the_reaper_cleans(box: Box, member: Visitor) -> None:
     """The rule, its locks, the history of the request, the replica; then the end of the rule and of the file."""
     did = Did("km3net", f"test.replication.{uuid.uuid4().hex[:8]}")
