@@ -100,7 +100,13 @@ class Visitor:
         return await self.request(method, f"{self.base}{path}", **more)
 
     async def start(self, profile: str) -> list[dict[str, Any]]:
-        """Start the server with a profile; returns the progress events once it is ready."""
+        """Start the server with a profile; returns the progress events once it is ready.
+
+        One that an earlier test left is stopped first.
+        """
+        _, user = await self.hub("GET", f"users/{self.name}")
+        if user["servers"]:
+            await self.stop()
         async with self.http.get(f"{self.address}hub/spawn") as answer:
             page, url = await answer.text(), str(answer.url)
         action, fields = form_of(page, url)

@@ -62,6 +62,16 @@ def test_a_sequence_of_str(dmsp: ModuleType, tmp_path: Path) -> None:
         os.fspath(dataset)
     with pytest.raises(IndexError):
         dataset[3]
+    with pytest.raises(TypeError):
+        dataset["/s/a"]
+    assert dataset.count("/s/c") == 1
+    assert "/s/d" not in dataset
+    with pytest.raises(ValueError):
+        dataset.index("/s/d")
+    dataset.paths.clear()
+    dataset[:].clear()
+    assert len(dataset) == 3
+    assert os.fspath(dataset[1]) == "/s/b"
 
 
 def test_one_file_is_a_path(dmsp: ModuleType, tmp_path: Path) -> None:
@@ -85,6 +95,17 @@ def test_pickles_to_a_plain_list(dmsp: ModuleType, tmp_path: Path) -> None:
     _write(tmp_path, "replicating")
     with pytest.raises(dmsp.NotReady):
         pickle.dumps(dmsp.Dataset(IDENT))
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles_to_a_plain_list_with_all_protocols(dmsp: ModuleType, tmp_path: Path, protocol: int) -> None:
+    _write(tmp_path, paths=["/s/a"])
+    data = pickle.dumps({"events": dmsp.Dataset(IDENT)}, protocol)
+    assert b"dmsp" not in data
+    found = pickle.loads(data)["events"]
+    assert type(found) is list
+    assert [type(path) for path in found] == [str]
+    assert found == ["/s/a"]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +136,16 @@ def test_missing_files_are_named(dmsp: ModuleType, tmp_path: Path) -> None:
     assert dmsp.Dataset(IDENT).missing == ["b"]
 
 
+def test_an_unreadable_manifest_says_so(dmsp: ModuleType, tmp_path: Path) -> None:
+    _write(tmp_path, paths=["/s/a"])
+    (tmp_path / "attachments" / IDENT / "manifest.json").write_text("{broken")
+    dataset = dmsp.Dataset(IDENT, "dmsp:ds")
+    with pytest.raises(dmsp.DmspError, match="list of files of dmsp:ds cannot be read"):
+        len(dataset)
+    assert "cannot be read" in repr(dataset)
+    assert "cannot be read" in str(dataset)
+
+
 def test_released(dmsp: ModuleType) -> None:
     dataset = dmsp.Dataset(IDENT, "dmsp:ds")
     assert dataset.status == "released"
@@ -138,6 +169,14 @@ def test_the_notebooks_variables_are_bound(
     _write(tmp_path, paths=["/s/a"])
     dmsp.load_ipython_extension(shell)
     assert list(shell.user_ns["events"]) == ["/s/a"]
+    _write(tmp_path, "replicating")
+    both = [{"variable": v, "attachment": i} for v, i in (("events", IDENT), ("gone", "f" * 16))]
+    mirror.write_text(json.dumps({"bindings": both}))
+    shell = SimpleNamespace(user_ns={"mine": 1})
+    dmsp.load_ipython_extension(shell)
+    assert sorted(shell.user_ns) == ["events", "gone", "mine"]
+    assert [shell.user_ns[v].status for v in ("events", "gone")] == ["replicating", "released"]
+    assert capsys.readouterr().err == ""
     mirror.write_text("{broken")
     dmsp.load_ipython_extension(shell)
     assert "not restored" in capsys.readouterr().err
@@ -155,8 +194,16 @@ def test_outside_of_a_session(dmsp: ModuleType, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(dmsp.NoLake, match="Jupyter server"):
         dmsp.attach("dmsp:ds")
     monkeypatch.delenv("DMSP_RUNTIME")
-    with pytest.raises(dmsp.NoLake, match="DMSP_RUNTIME"):
-        dmsp.attach("dmsp:ds")
+    dataset = dmsp.Dataset(IDENT, "dmsp:ds")
+    uses = (len, list, os.fspath, pickle.dumps, lambda d: d.status, lambda d: d.missing, lambda d: d.wait(1))
+    for use in (*uses, lambda d: dmsp.attach("dmsp:ds"), lambda d: dmsp.datasets()):
+        with pytest.raises(dmsp.NoLake, match="DMSP_RUNTIME"):
+            use(dataset)
+    assert "DMSP_RUNTIME" in repr(dataset)
+    shell = SimpleNamespace(user_ns={})
+    monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/n.ipynb")
+    dmsp.load_ipython_extension(shell)
+    assert shell.user_ns == {}
     with pytest.raises(TypeError):
         dmsp.attach(7)
     with pytest.raises(ValueError, match="variable"):
@@ -167,6 +214,10 @@ def test_exceptions_cross_processes(dmsp: ModuleType) -> None:
     error = pickle.loads(pickle.dumps(dmsp.AttachFailed("words", "quota", "release")))
     assert (str(error), error.code, error.action) == ("words", "quota", "release")
     assert issubclass(dmsp.AttachTimeout, TimeoutError)
+    named = {getattr(dmsp, name) for name in dmsp.__all__}
+    errors = {e for e in named if isinstance(e, type) and issubclass(e, BaseException)}
+    assert errors == {dmsp.DmspError, dmsp.NoLake, dmsp.NotReady, dmsp.AttachFailed, dmsp.AttachTimeout}
+    assert all(issubclass(error, Exception) and issubclass(error, dmsp.DmspError) for error in errors)
 
 
 def test_the_root_kernel_declares_what_is_ready(
@@ -187,14 +238,15 @@ def test_the_root_kernel_declares_what_is_ready(
     assert done[-1].startswith("std::vector<std::string> events = dmsp::read(")
 
 
-def test_only_the_standard_library_and_old_syntax() -> None:
-    import ast
-
-    for file in KERNEL.glob("*.py"):
-        tree = ast.parse(file.read_text(), feature_version=(3, 8))
-        names = {
-            (node.names[0].name if isinstance(node, ast.Import) else node.module or "").split(".")[0]
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Import | ast.ImportFrom)
-        }
-        assert names <= set(sys.stdlib_module_names) | {"dmsp", "ROOT"}
+def test_the_root_kernel_then_is_the_stock_one(dmsp: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("dmsp_root", KERNEL / "dmsp_root.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    done: list[str] = []
+    cling = SimpleNamespace(Declare=lambda text: done.append("helper"), ProcessLine=done.append)
+    monkeypatch.setitem(sys.modules, "ROOT", SimpleNamespace(gInterpreter=cling))
+    monkeypatch.setattr(module.runpy, "run_module", lambda name, run_name: done.append(f"{name} {run_name}"))
+    module.main()
+    assert done == ["helper", "ROOT._jupyroot.kernel.rootkernel __main__"]
