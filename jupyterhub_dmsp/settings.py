@@ -28,6 +28,9 @@ from jupyterhub_dmsp.errors import DmspError
 
 SLUG = r"^[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?$"
 RUCIO_SCOPE = r"^[a-zA-Z0-9_.-]{1,25}$"
+# Rucio's limits: a scope (`user.<name>`) has 25 characters, the key of an attribute (`experiment-<name>`) 30.
+USER_LENGTH = 20
+EXPERIMENT_LENGTH = 19
 RSE = r"^[A-Z0-9]+([_-][A-Z0-9]+)*$"
 
 
@@ -150,8 +153,9 @@ class Lake(Section):
 class Experiment(Section):
     """A collaboration: whose members they are, which scopes of the lake are theirs."""
 
-    name: Annotated[str, Field(pattern=SLUG)] = Field(
-        description="Short name, used for POSIX groups and account attributes."
+    name: Annotated[str, Field(pattern=SLUG, max_length=EXPERIMENT_LENGTH)] = Field(
+        description="Short name, used for POSIX groups and account attributes; at most 19 characters, because Rucio's"
+        " key of the attribute `experiment-<name>` holds 30."
     )
     title: str = Field("", max_length=80, description="As people write it; `name` when empty.")
     groups: list[str] = Field([], description="Members of any of these groups belong to it; empty: everybody.")
@@ -190,8 +194,8 @@ class Service(Section):
 class User(Section):
     """A user of the box's own issuer."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,24}$")] = Field(
-        description="User name and Rucio account."
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]+$", max_length=USER_LENGTH)] = Field(
+        description="User name and Rucio account; at most 20 characters, because Rucio's scope `user.<name>` holds 25."
     )
     full_name: str = Field("", max_length=80, description="As shown; `name` when empty.")
     email: str = Field("", max_length=120, description="Address; `name`@localhost when empty.")

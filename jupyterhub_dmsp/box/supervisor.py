@@ -21,6 +21,7 @@ from typing import Any, Literal
 import psutil
 
 from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.sandbox.process import Process, main_of
 
 MAX_FAILURES = 5
 WINDOW = 120.0
@@ -323,9 +324,7 @@ class Supervisor:
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    """Signal the program itself: bubblewrap around it forwards nothing, its own end would be a kill."""
-    with contextlib.suppress(psutil.Error):
-        target = psutil.Process(process.pid)
-        while target.name() == "bwrap" and (children := target.children()):
-            target = children[0]
-        target.send_signal(number)
+    """Signal the program itself; bubblewrap around it when that has not started it: there is nothing to tidy up."""
+    started = Process.of(process.pid)
+    if started is not None:
+        (main_of(started) or started).send(number)

@@ -31,6 +31,7 @@ MARKER = ".dmsp-environment.json"
 KERNEL_FOLDER = Path(__file__).resolve().parent.parent / "kernel"
 
 _CHAIN = "\u00d7\u2570\u2500\u25b6\u251c\u2502 "  # uv draws its chain of causes with these
+_CAUSE = re.compile(r"^(error|cause):")
 _FORGET = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON")
 _PROBE = """
 import importlib.metadata, json, platform, sys
@@ -369,8 +370,12 @@ class Build:
 
     def _reason(self, fallback: str) -> str:
         """uv's own sentence: the line after ``error:``, or the last one of a chain of causes."""
+        for line in self.tail:
+            # Below this line uv prints both hashes, which as the last words would say nothing.
+            if match := re.search(r"Hash mismatch for `([^`]+)`", line):
+                return f"the package {match[1]} does not have the hash that the lock expects"
         for line in reversed(self.tail):
-            text = line.strip().lstrip(_CHAIN).removeprefix("error:").strip()
+            text = _CAUSE.sub("", line.strip().lstrip(_CHAIN)).strip()
             if text and not text.startswith(("hint:", "help:")) and line.strip()[:1] not in "+-~":
                 return text[:300]
         return fallback

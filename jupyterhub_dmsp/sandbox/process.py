@@ -112,6 +112,21 @@ def program_of(outer: Process) -> Process | None:
     return init_of(init) if init else None
 
 
+def main_of(started: Process) -> Process | None:
+    """The program of a command that may be sandboxed: the one inside bubblewrap, else ``started`` itself.
+
+    It is the one to signal: bubblewrap hands no signal on. None while the sandbox has not started its program, or
+    when it is gone.
+    """
+    try:
+        name = Path(f"/proc/{started.pid}/comm").read_text().strip()
+    except OSError:
+        return None
+    if name == "bwrap":
+        return program_of(started)
+    return started if started.alive() else None
+
+
 async def end(outer: Process, init: Process | None = None, grace: float = GRACE) -> None:
     """End a sandbox and everything in it.
 

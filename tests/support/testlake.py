@@ -28,6 +28,7 @@ from joserfc import jwk, jwt
 from jupyterhub_dmsp.box import confine, database
 from jupyterhub_dmsp.box.rucio import config, parts, storage
 from jupyterhub_dmsp.profiles.environments import Environments, EnvironmentSpec
+from jupyterhub_dmsp.sandbox.process import Process, main_of
 
 DATABASE_UID, RUCIO_UID = 61901, 61902
 GROUPS = {"dmsp": 71901, "km3net": 71902, "collider": 71903}
@@ -279,7 +280,10 @@ class Lake:
             return 0.0
         begin = time.monotonic()
         if process.poll() is None:
-            os.kill(confine.main_pid(process.pid), number)
+            started = Process.of(process.pid)
+            program = main_of(started) if started else None
+            assert program is not None, f"{name} has not started"
+            program.send(number)
         process.wait(20)
         return time.monotonic() - begin
 

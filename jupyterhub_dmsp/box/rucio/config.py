@@ -179,6 +179,8 @@ def _server(files: Files, plan: Plan, database_url: str, transfers: int) -> str:
                 "schema": "generic",
                 "lfn2pfn_algorithm_default": "hash",
             },
+            # Every site copies straight to scratch: no RSE stands between.
+            "transfers": {"multihop_rse_expression": ""},
             "conveyor": {"scheme": "posix", "transfertool": "dmsp"},
             "cache": {"url": f"unix:{files.cache}", "use_external_cache_for_auth_tokens": "False"},
             "oidc": {

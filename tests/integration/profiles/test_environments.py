@@ -212,8 +212,10 @@ async def test_a_wrong_hash_is_refused_in_one_sentence(root: Path, spec: Environ
     environments = Environments(root, cache=root.parent / "cache")
     with pytest.raises(BuildFailed) as error:
         await environments.ensure(spec)
-    assert error.value.message.startswith("The environment small cannot be built: ")
-    assert error.value.message.count("\n") == 0
+    assert error.value.message == (
+        "The environment small cannot be built: "
+        "the package idna==3.10 does not have the hash that the lock expects."
+    )
     assert "ash mismatch" in error.value.log.read_text()
     assert str(error.value.log) in error.value.remedy
     assert not environments.path(spec).exists()

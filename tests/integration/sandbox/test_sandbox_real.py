@@ -80,6 +80,7 @@ async def test_graceful_end_lets_the_program_tidy_up(state: Path) -> None:
         inner = process.program_of(outer)
         assert inner is not None
         assert "python3" in Path(f"/proc/{inner.pid}/cmdline").read_text()
+        assert process.main_of(outer) == inner
         await asyncio.to_thread(_until_handled, inner.pid)
         await process.end(outer, grace=5)
         assert not outer.alive()
@@ -128,6 +129,7 @@ async def test_a_number_used_again_is_another_process() -> None:
     child = await asyncio.to_thread(subprocess.Popen, [sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     one = Process.of(child.pid)
     assert one is not None
+    assert process.main_of(one) == one, "nothing is around it"
     other = Process(one.pid, one.started + 1)
     assert one.alive()
     assert not other.alive()

@@ -41,7 +41,7 @@ def test_these_are_all_files() -> None:
 def test_old_syntax(name: str) -> None:
     tree = ast.parse((KERNEL / name).read_text(encoding="utf-8"), feature_version=(3, 8))
     future = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module == "__future__"]
-    assert ["annotations"] == [alias.name for node in future for alias in node.names]
+    assert [alias.name for node in future for alias in node.names] == ["annotations"]
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -63,12 +64,13 @@ def lake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake]:
             found.seen.append((self.command, self.path, json.loads(raw) if raw else None))
             status, body = found.answer(self.command, self.path)
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            self.send_response(status)
-            if status != 204:
-                self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            if status != 204:
-                self.wfile.write(data)
+            with contextlib.suppress(BrokenPipeError):  # who asked gave up
+                self.send_response(status)
+                if status != 204:
+                    self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                if status != 204:
+                    self.wfile.write(data)
 
         do_GET = do_POST = do_DELETE = _any
 

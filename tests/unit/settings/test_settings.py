@@ -41,6 +41,15 @@ def test_members_and_open_experiments() -> None:
             "one experiment only",
         ),
         ({"experiments": [{}]}, "`experiments.0.name` is missing."),
+        (
+            {"experiments": [{"name": "e" * 20}]},
+            "`experiments.0.name` string should have at most 19 characters",
+        ),
+        (
+            {"box": {"users": [{"name": "u" * 21}]}},
+            "`box.users.0.name` string should have at most 20 characters",
+        ),
+        ({"box": {"users": [{"name": "Upper"}]}}, "`box.users.0.name`"),
         ({"reana": {"enabled": True}}, "is enabled and has no url"),
         ({"box": {"users": [{"name": "a-b"}, {"name": "a-b"}]}}, "names a user twice"),
         (["a"], "the file must be a mapping"),
@@ -52,6 +61,12 @@ def test_each_fault_is_one_sentence(data: object, sentence: str) -> None:
     assert sentence in str(caught.value)
     assert len(caught.value.faults) == 1
     assert "hunter2" not in str(caught.value), "a value that may be a secret is not repeated"
+
+
+def test_the_longest_names_fit_into_rucio() -> None:
+    made = settings.parse({"experiments": [{"name": "e" * 19}], "box": {"users": [{"name": "u" * 20}]}})
+    assert len(f"experiment-{made.experiments[0].name}") == 30
+    assert len(f"user.{made.box.users[0].name}") == 25
 
 
 def test_all_faults_are_told_at_once() -> None:

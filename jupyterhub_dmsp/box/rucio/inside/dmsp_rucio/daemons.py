@@ -22,7 +22,7 @@ from typing import Any
 
 from rucio.common.config import config_get, config_get_int
 
-from . import caching, housekeeping, tool
+from . import caching, housekeeping, quiet, tool
 from .pool import Pool
 from .pusher import Pusher
 
@@ -258,6 +258,8 @@ def main() -> int:
     sys.setswitchinterval(0.0005)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("dmsp").setLevel(logging.INFO)
+    # It is normal to have no subscription, and said at every round.
+    logging.getLogger("dmsp-transmogrifier").addFilter(quiet.Without("No subscriptions defined"))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _STOP.set())
 

@@ -11,12 +11,13 @@ lets none out.
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import json
 import logging
 import re
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rucio.common.config import config_get
@@ -33,6 +34,11 @@ LOGGER = logging.getLogger("policy")
 MEMBER = "experiment-"
 #: What the owner of a rule may change about it.
 OWN_RULE_OPTIONS = frozenset({"lifetime", "boost_rule", "purge_replicas", "comment", "cancel_requests"})
+#: The content of the collection that ``add_did`` makes, which Rucio does not tell its policy: the server's
+#: application does. None: nobody told, and it may be anything.
+CONTENT: contextvars.ContextVar[Sequence[dict[str, Any]] | None] = contextvars.ContextVar(
+    "content", default=None
+)
 _PROTECTED = ("admin", "provisioner")
 
 Check = Callable[[InternalAccount, dict[str, Any], Any], Any]
@@ -107,33 +113,43 @@ def _scopes_below(dids: Iterable[tuple[str, str]], vo: str, session: Any) -> set
     return {_external(row[0]) for row in session.execute(select(below.c.child_scope).distinct())}
 
 
+def _uses_foreign(issuer: InternalAccount, dids: Iterable[dict[str, Any]], session: Any) -> str:
+    """Why the account may not use these DIDs, or something in them; empty when it may."""
+    named = [(_external(did["scope"]), str(did["name"])) for did in dids]
+    refusal = _foreign(issuer, {scope for scope, _ in named}, session)
+    return refusal or _foreign(issuer, _scopes_below(named, issuer.vo, session), session)
+
+
 def _replicates_foreign(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> str:
-    dids = [(_external(did["scope"]), str(did["name"])) for did in kwargs["dids"]]
-    named = _foreign(issuer, {scope for scope, _ in dids}, session)
-    return named or _foreign(issuer, _scopes_below(dids, issuer.vo, session), session)
+    return _uses_foreign(issuer, kwargs["dids"], session)
 
 
-def _attached(attachment: Any) -> set[str]:
-    return {_external(did["scope"]) for did in (attachment or {}).get("dids", [])}
+# A rule on a collection follows what is attached to it later, so what is attached is looked at as deeply as what a
+# rule is made for.
 
 
 def _attaches_foreign(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> str:
-    return _foreign(issuer, _attached(kwargs.get("attachment")), session)
+    return _uses_foreign(issuer, (kwargs.get("attachment") or {}).get("dids") or [], session)
 
 
 def _attaches_many_foreign(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> str:
-    scopes: set[str] = set()
-    for attachment in kwargs.get("attachments") or []:
-        scopes |= _attached(attachment)
-    return _foreign(issuer, scopes, session)
+    attachments = kwargs.get("attachments") or []
+    return _uses_foreign(issuer, [did for one in attachments for did in one.get("dids") or []], session)
+
+
+def _refuses_did(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> str:
+    del kwargs
+    content = CONTENT.get()
+    if content is None:
+        return _foreign(issuer, restricted_scopes(), session)
+    return _uses_foreign(issuer, content, session)
 
 
 def _refuses_dids(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> str:
     for did in kwargs["dids"]:  # Rucio checks the names of single DIDs, not those of a list
         if not re.match(NAME["pattern"], str(did["name"])):
             return "A name may hold letters, digits and / . - _ and must not lead out of its directory."
-    children = [child for did in kwargs["dids"] for child in (did.get("dids") or [])]
-    return _foreign(issuer, _attached({"dids": children}), session)
+    return _uses_foreign(issuer, [child for did in kwargs["dids"] for child in did.get("dids") or []], session)
 
 
 def _changes_foreign_rule(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> str:
@@ -143,13 +159,14 @@ def _changes_foreign_rule(issuer: InternalAccount, kwargs: dict[str, Any], sessi
     lifetime = kwargs["options"].get("lifetime")
     if lifetime is not None and lifetime <= 0:
         return ""  # who has left an experiment may still give its data back
-    return _replicates_foreign(issuer, {"dids": [{"scope": rule.scope, "name": rule.name}]}, session)
+    return _uses_foreign(issuer, [{"scope": rule.scope, "name": rule.name}], session)
 
 
 _RESTRICTIONS: dict[str, Callable[[InternalAccount, dict[str, Any], Any], str]] = {
     "add_rule": _replicates_foreign,
     "attach_dids": _attaches_foreign,
     "attach_dids_to_dids": _attaches_many_foreign,
+    "add_did": _refuses_did,
     "add_dids": _refuses_dids,
     "update_rule": _changes_foreign_rule,
 }
