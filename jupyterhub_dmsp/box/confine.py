@@ -55,7 +55,7 @@ def confine(
         path = Path(bind.source)
         if not path.is_absolute() or not path.exists():
             raise DmspError(f"A part of the box needs {path}, which does not exist.")
-    who = Identity(name, uid, gid, shell="/usr/sbin/nologin")
+    who = Identity(name, uid, gid, {}, "/", "/usr/sbin/nologin")
     host = socket.gethostname()
     resolv = _RESOLV.read_text() if _RESOLV.is_file() else ""
     write_etc(etc, who, resolv=resolv, hosts={"::1": "localhost"})

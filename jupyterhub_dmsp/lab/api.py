@@ -89,6 +89,7 @@ async def status(call: Call) -> Answer:
     fault = await service.lake_fault()
     health = await service.mount.health()
     expires, token_fault = await service.token_state()
+    counters = service.client.counters
     return 200, {
         "version": __version__,
         "account": service.session.account,
@@ -98,6 +99,7 @@ async def status(call: Call) -> Answer:
             "ok": fault is None,
             "error": fault.as_dict() if fault else None,
             "scratch_rse": lake.scratch_rse,
+            "traffic": {"calls": counters.calls, "bytes": counters.sent + counters.received},
         },
         "mount": {
             "path": health.path,
