@@ -62,6 +62,23 @@ class Bindings:
         await self._write(path)
         return found
 
+    async def forget(self, notebook: str) -> None:
+        """The notebook (or a folder of notebooks) is gone: another of the same name starts with nothing."""
+        for path in self._below(self._path(notebook)):
+            for variable in list(self._known[path]):
+                await self.delete(path, variable)
+
+    async def move(self, before: str, after: str) -> None:
+        """The notebook (or a folder of notebooks) has another name."""
+        old, new = self._path(before), self._path(after)
+        for path in self._below(old):
+            for variable, ident in list(self._known[path].items()):
+                await self.put(new + path.removeprefix(old), variable, ident)
+                await self.delete(path, variable)
+
+    def _below(self, path: str) -> list[str]:
+        return [known for known in self._known if known == path or known.startswith(path + os.sep)]
+
     def _path(self, notebook: str) -> str:
         """The notebook's path on disk; absolute ones (from kernels) are taken as they are."""
         if not notebook or "\0" in notebook or len(notebook) > 4096:

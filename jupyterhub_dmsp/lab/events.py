@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ from jupyterhub_dmsp.lab.records import Attachment
 log = logging.getLogger(__name__)
 ATTACHMENT = "https://dmsp.example/schemas/attachment/v1"
 LISTING = "https://dmsp.example/schemas/listing/v1"
+CONTENTS = "https://events.jupyter.org/jupyter_server/contents_service/v1"
+"""Jupyter Server's own events about files."""
 _DIRECTORY = Path(__file__).parent / "schemas"
 _EVERY = 0.25
 
@@ -27,6 +30,8 @@ class Logger(Protocol):
     def schemas(self) -> Any: ...
 
     def register_event_schema(self, schema: Path) -> None: ...
+
+    def add_listener(self, *, schema_id: str, listener: Callable[..., Awaitable[None]]) -> None: ...
 
     def emit(self, *, schema_id: str, data: dict[str, Any]) -> object: ...
 

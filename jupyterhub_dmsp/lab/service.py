@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.identity.keeper import BearerKeeper
@@ -15,7 +16,7 @@ from jupyterhub_dmsp.lab import tokens
 from jupyterhub_dmsp.lab.attachments import Attachments
 from jupyterhub_dmsp.lab.bindings import Bindings
 from jupyterhub_dmsp.lab.errors import Fault, fault_of
-from jupyterhub_dmsp.lab.events import Events, Logger
+from jupyterhub_dmsp.lab.events import CONTENTS, Events, Logger
 from jupyterhub_dmsp.lab.flow import Tools
 from jupyterhub_dmsp.lab.manifest import Manifests
 from jupyterhub_dmsp.lab.records import Attachment, Records
@@ -68,6 +69,8 @@ class Service:
         self.attachments = Attachments(tools, lake.rucio_url, lake.rule_lifetime)
         self.events = Events(logger, self.attachments.epoch)
         self.index = ListingIndex(runtime, self.client, lake.scratch_rse, session.scopes, self.events.listing)
+        if CONTENTS in logger.schemas:
+            logger.add_listener(schema_id=CONTENTS, listener=self._file_changed)
         self._lake_checked = float("-inf")
         self._lake_fault: Fault | None = None
         self._started = asyncio.Event()
@@ -95,6 +98,14 @@ class Service:
         await self.client.close()
         await self._records.close()
         self.mount.close()
+
+    async def _file_changed(self, *, logger: object, schema_id: str, data: dict[str, Any]) -> None:  # noqa: ARG002
+        """Bindings follow their notebook."""
+        match data["action"]:
+            case "delete":
+                await self.bindings.forget(data["path"].lstrip("/"))
+            case "rename":
+                await self.bindings.move(data["source_path"].lstrip("/"), data["path"].lstrip("/"))
 
     def _attachment_changed(self, attachment: Attachment) -> None:
         self.attachments.note(attachment)

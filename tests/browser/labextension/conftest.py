@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,18 +13,10 @@ from typing import Any
 import pytest
 from boxes import Box
 from playwright.async_api import BrowserContext, Locator, Page, async_playwright
+from scientist import ARGUMENTS, CHROMIUM
 from visitor import Visitor
 
 USER, PROFILE = "vre-admin", "minimal"
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @dataclass
@@ -127,14 +118,11 @@ async def visitor(box: Box) -> AsyncIterator[Visitor]:
 @pytest.fixture(scope="session")
 async def browser(box: Box, visitor: Visitor) -> AsyncIterator[BrowserContext]:
     """Chromium with a profile of its own, logged in."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.fail("the browser tests need Debian's chromium")
     with tempfile.TemporaryDirectory(prefix="dmsp-browser-") as profile:
         async with async_playwright() as playwright:
             context = await playwright.chromium.launch_persistent_context(
                 Path(profile),
-                executable_path=chromium,
+                executable_path=CHROMIUM,
                 args=ARGUMENTS,
                 viewport={"width": 1400, "height": 900},
             )

@@ -166,6 +166,30 @@ async def test_a_variable_bound_by_the_panel_is_there_after_a_restart(server: An
     assert (await kernel.run("print(len(mine))"))[1].startswith("NameError")
 
 
+async def test_bindings_follow_the_notebook(server: Any, lake: Any, did: Any) -> None:
+    dataset = did("dmsp")
+    lake.put(dataset, _content(dataset, 1))
+    await server.start()
+    attached = await server.attach(dataset)
+    await server.until(attached["id"], "ready")
+    notebook = {
+        "type": "notebook",
+        "content": {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5},
+    }
+    made = await server.http.put("/api/contents/a.ipynb", json=notebook)
+    assert made.status_code == 201, (made.text, server.log())
+    body = {"notebook": "a.ipynb", "variable": "mine", "attachment": attached["id"]}
+    await server.call("PUT", "bindings", body)
+    assert (await server.http.patch("/api/contents/a.ipynb", json={"path": "b.ipynb"})).status_code == 200
+
+    async def variables(name: str) -> list[str]:
+        return [b["variable"] for b in (await server.call("GET", f"bindings?notebook={name}"))["bindings"]]
+
+    assert (await variables("a.ipynb"), await variables("b.ipynb")) == ([], ["mine"])
+    assert (await server.http.delete("/api/contents/b.ipynb")).status_code == 204
+    assert await variables("b.ipynb") == [], "a new notebook of that name must not start with old variables"
+
+
 async def test_rule_deleted_behind_our_back(server: Any, lake: Any, did: Any) -> None:
     dataset = did("km3net")
     lake.put(dataset, _content(dataset, 400))
