@@ -146,10 +146,16 @@ class Session:
             Bind(str(self.folder / "run"), self.runtime, writable=True),
         ]
         if self.settings.lake.mode == "replica":
-            # The parent of the mount point: a mount that died is mounted again inside running sessions too.
-            parent = str(PurePosixPath(self.settings.lake.mount).parent)
-            binds.append(Bind(str(state / "scratch"), parent, optional=True))
+            binds.append(self._scratch())
         return Sandbox(who, self.folder / "etc", binds, directory=who.home, network=network)
+
+    def _scratch(self) -> Bind:
+        """Scratch, read-only: through the FUSE mount that enforces groups, or the storage where no root can mount."""
+        mount, lake = PurePosixPath(self.settings.lake.mount), self.settings.lake.scratch_rse
+        if os.geteuid() != 0:
+            return Bind(str(self.state / "storage" / lake / "lake"), str(mount), optional=True)
+        # The parent of the mount point: a mount that died is mounted again inside running sessions too.
+        return Bind(str(self.state / "scratch"), str(mount.parent), optional=True)
 
 
 def _own(directory: Path, who: Identity, mode: int) -> None:

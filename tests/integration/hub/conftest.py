@@ -125,8 +125,9 @@ class Stack:
         self.state.chmod(0o755)
         for name in ("secrets", "logs", "hub", "run", "ids"):
             (self.state / name).mkdir(mode=0o700)
-        (self.state / "scratch" / "lake").mkdir(parents=True)
-        (self.state / "scratch" / "lake" / "file").write_text("data")
+        for lake in ("scratch/lake", "storage/SCRATCH/lake"):
+            (self.state / lake).mkdir(parents=True)
+            (self.state / lake / "file").write_text("data")
         for name, text in (("crypt", secrets.token_hex(32)), ("api", secrets.token_hex(32))):
             self.secret_file(name).write_text(text)
             self.secret_file(name).chmod(0o600)
