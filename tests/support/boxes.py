@@ -33,6 +33,12 @@ def free_port(width: int = 12) -> int:
     raise RuntimeError("no free ports")
 
 
+def can_run_as(uid: int) -> bool:
+    """Whether another user may enter this checkout, and so run what is installed in it."""
+    command = ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups", sys.executable, "-c", ""]
+    return subprocess.run(command, cwd="/", capture_output=True, timeout=30, check=False).returncode == 0
+
+
 @dataclass
 class Box:
     """A box that was started with the ``dmsp`` command."""
@@ -40,12 +46,26 @@ class Box:
     state: Path
     port: int
     config: Path | None = None
+    uid: int | None = None
 
     def dmsp(
         self, *arguments: str, timeout: float = 120, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run a ``dmsp`` command on this box's state."""
         command = [sys.executable, "-m", "jupyterhub_dmsp.cli", *arguments, "--state", str(self.state)]
+        if self.uid is not None:
+            home, uid = str(self.state.parent), str(self.uid)
+            command = [
+                "setpriv",
+                "--reuid",
+                uid,
+                "--regid",
+                uid,
+                "--clear-groups",
+                "env",
+                f"HOME={home}",
+                *command,
+            ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
         if check and done.returncode:
             raise AssertionError(f"{' '.join(command)} gave {done.returncode}:\n{done.stdout}\n{done.stderr}")
@@ -78,11 +98,13 @@ class Box:
         return (self.state / "secrets" / name).read_text().strip()
 
 
-def make_box(config: Path | None = None) -> Iterator[Box]:
-    """Start a box in a new directory, end it and remove every trace; environments are shared between boxes."""
+def make_box(config: Path | None = None, uid: int | None = None) -> Iterator[Box]:
+    """Start a box in a new directory, as the user ``uid`` where one is given; end it and remove every trace."""
     directory = Path(tempfile.mkdtemp(prefix="dmsp-test-"))
     directory.chmod(0o755)
-    box = Box(directory / "state", free_port(), config)
+    box = Box(directory / "state", free_port(), config, uid)
+    if uid is not None:
+        os.chown(directory, uid, uid)
     try:
         box.up()
         yield box
