@@ -169,7 +169,10 @@ class DMSPAuthenticator(GenericOAuthenticator):
             except IssuerDown:
                 # A token that has not expired yet is as good as before.
                 return state.get("expires_at", 0) > time.time()
-            return await self._settle(user, state, model)
+            settled = await self._settle(user, state, model)
+            # Only now: a renewal for the token endpoint has not looked at groups, and must not count as a look.
+            self._checked[user.name] = time.monotonic()
+            return settled
 
     async def fresh_state(self, user: Any) -> dict[str, Any]:
         """The stored state with an access token that is not about to expire. Call it inside the user's lock.
@@ -224,7 +227,6 @@ class DMSPAuthenticator(GenericOAuthenticator):
         if not (self.allow_all or await self.check_allowed(user.name, model)):
             self.log.warning("%s may no longer use this hub", user.name)
             raise LoginAgain
-        self._checked[user.name] = time.monotonic()
         return dict(model)
 
     async def _refreshed(self, username: str, state: dict[str, Any]) -> dict[str, Any]:
