@@ -22,6 +22,7 @@ ARGUMENTS = [
 PATIENCE = 30_000
 SPAWN = 420_000
 """Milliseconds; the first start of a profile builds its environment."""
+LOOK = "e => [e.dataset.state, e.querySelector('[role=progressbar]')?.getAttribute('aria-valuenow') ?? '']"
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
 
 
@@ -144,11 +145,10 @@ class Scientist:
         await expect(item).to_be_visible()
         async with asyncio.timeout(seconds):
             while not seen or seen[-1][0] not in ("ready", "failed", "stuck"):
-                state = await item.get_attribute("data-state") or ""
-                bar = item.get_by_role("progressbar")
-                now = await bar.get_attribute("aria-valuenow", timeout=1000) if await bar.count() else None
-                if not seen or seen[-1] != (state, now or ""):
-                    seen.append((state, now or ""))
+                # One look: between two the item may have changed.
+                now = tuple(await item.evaluate(LOOK))
+                if not seen or seen[-1] != now:
+                    seen.append(now)
                 await asyncio.sleep(0.05)
         return seen
 
