@@ -235,7 +235,8 @@ class Box(Section):
 
 
 DEMO_EXPERIMENTS = [
-    Experiment(name="dmsp", title="Dark Matter Science Project", groups=[], scopes=["dmsp"]),
+    # The scope `scale` is there once `dmsp demo --scale` has made it.
+    Experiment(name="dmsp", title="Dark Matter Science Project", groups=[], scopes=["dmsp", "scale"]),
     Experiment(name="km3net", title="KM3NeT", groups=["/dmsp/km3net"], scopes=["km3net"]),
     Experiment(name="collider", title="Collider", groups=["/dmsp/collider"], scopes=["collider"]),
 ]

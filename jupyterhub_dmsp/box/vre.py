@@ -115,7 +115,7 @@ class Vre:
             storage=self.state / "storage",
             mount=self.settings.lake.mount,
             site=SITE,
-            scopes=tuple(s for e in self.settings.experiments for s in e.scopes),
+            scopes=tuple(s for e in self.settings.experiments for s in e.scopes if s != demo.SCALE_SCOPE),
             restricted=restricted,
         )
 

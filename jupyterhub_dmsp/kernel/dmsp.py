@@ -33,9 +33,18 @@ from typing import (
 )
 from urllib.parse import quote
 
-__all__ = ["AttachFailed", "AttachTimeout", "Dataset", "DmspError", "NoLake", "NotReady", "attach", "datasets"]
+__all__ = [
+    "AttachFailed",
+    "AttachTimeout",
+    "Dataset",
+    "DmspError",
+    "NoLake",
+    "NotReady",
+    "attach",
+    "datasets",
+    "release",
+]
 
-_OVER = ("ready", "failed", "stuck", "released")
 _REQUEST_TIMEOUT = 60.0
 
 

@@ -4,6 +4,7 @@
 """
 
 from jupyterhub_dmsp.box.demo.content import DEFAULT_SITES, fill, stage
+from jupyterhub_dmsp.box.demo.scale import SCOPE as SCALE_SCOPE
 from jupyterhub_dmsp.box.demo.scale import scale
 
-__all__ = ["DEFAULT_SITES", "fill", "scale", "stage"]
+__all__ = ["DEFAULT_SITES", "SCALE_SCOPE", "fill", "scale", "stage"]

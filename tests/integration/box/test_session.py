@@ -214,6 +214,26 @@ async def test_bytes_move_for_one_large_file(box: Box, member: Visitor) -> None:
     await member.lab("DELETE", f"dmsp/v1/attachments/{body['id']}", params={"purge": "true"})
 
 
+async def test_scope_with_many_dids(box: Box, member: Visitor) -> None:
+    """`dmsp demo --scale`: all reachable and sorted, the first rows at once."""
+    box.dmsp("demo", "--scale", "3000", timeout=300)
+    query = {"parent": "", "refresh": "true"}
+    _, page = await member.lab("GET", "dmsp/v1/children", params=query)
+    assert "scale" in [row["scope"] for row in page["rows"]]
+    query = {"parent": "scale", "limit": "200", "offset": "0", "sort": "name"}
+    _, page = await member.lab("GET", "dmsp/v1/children", params=query)
+    async with asyncio.timeout(60):
+        while not page["complete"]:
+            await asyncio.sleep(0.1)
+            _, page = await member.lab("GET", "dmsp/v1/children", params=query)
+    assert page["total"] >= 2900
+    assert len(page["rows"]) == 200
+    _, last = await member.lab("GET", "dmsp/v1/children", params={**query, "offset": str(page["total"] - 1)})
+    names = [row["name"] for row in [*page["rows"], *last["rows"]]]
+    assert names == sorted(names)
+    assert len(last["rows"]) == 1
+
+
 async def test_no_token_in_any_environment_or_command_line(box: Box, member: Visitor) -> None:
     """Of the whole box and its sessions: none of the secrets stands where `ps e` or a log would show it."""
     await member.kernel()

@@ -69,7 +69,7 @@ def test_files_have_plain_names(tmp_path: Path) -> None:
 def test_description_has_no_null_where_urls_are_known(tmp_path: Path) -> None:
     one = session(tmp_path)
     about = one.description("http://hub/token")
-    assert about["scopes"] == ["dmsp", "km3net", "user.km3net-user"]
+    assert about["scopes"] == ["dmsp", "scale", "km3net", "user.km3net-user"]
     assert about["token"] == {"url": "http://hub/token", "audience": "rucio"}
     assert about["lake"]["mount"] == "/scratch/lake"
 
