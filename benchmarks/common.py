@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,13 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from boxes import Box, free_port, make_box
+from visitor import Visitor
 
-ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-sys.path.insert(0, str(ROOT / "tests" / "support"))
-
-from boxes import Box, free_port, make_box  # noqa: E402
-from visitor import Visitor  # noqa: E402
 
 __all__ = [
     "Box",

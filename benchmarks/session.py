@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import subprocess
 import sys
@@ -88,7 +89,8 @@ async def stock_hub() -> AsyncIterator[tuple[str, dict[str, str]]]:
         Path(home, "config.py").write_text(STOCK.format(**names))
         command = [sys.executable, "-m", "jupyterhub", "-f", f"{home}/config.py"]
         with Path(home, "log").open("wb") as log:
-            hub = subprocess.Popen(command, cwd=home, stdout=log, stderr=log)
+            path = f"{names['bin']}:{os.environ['PATH']}"  # where the stock hub looks for traefik
+            hub = subprocess.Popen(command, cwd=home, stdout=log, stderr=log, env={**os.environ, "PATH": path})
         try:
             api, headers = f"http://127.0.0.1:{port}/hub/api", {"Authorization": f"token {token}"}
             async with aiohttp.ClientSession() as http:
