@@ -35,6 +35,10 @@ from jupyterhub_dmsp.scratch.paths import Paths
 log = logging.getLogger(__name__)
 FIRST_POLL = 0.15
 LONGEST_POLL = 10.0
+LONGEST_MOVING = 1.0
+"""Seconds between two looks while files arrive: what has landed is noticed within this."""
+LONGEST_WAITING = 5.0
+"""The same before the first file: it may wait in a queue for hours."""
 LANDING_PATIENCE = 60.0
 MOUNT_AGAIN = 2.0
 Listed = tuple[Sequence[LakeFile], Sequence[str], Sequence[str]]
@@ -260,8 +264,8 @@ class Flow:
             return LONGEST_POLL / 2
         eta = self.attachment.eta
         if moved and eta is not None:
-            return min(2.0, max(0.25, eta / 20))
-        return min(2.0 if self.attachment.files_total < 5000 else 5.0, interval * 1.25)
+            return min(LONGEST_MOVING, max(0.25, eta / 20))
+        return min(LONGEST_MOVING if self.attachment.files_ready else LONGEST_WAITING, interval * 1.25)
 
     async def _wait_out(self, error: DmspError) -> None:
         fault = fault_of(error)
