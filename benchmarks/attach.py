@@ -59,11 +59,11 @@ async def one(box: Box, client: RucioClient, visitor: Visitor, count: int) -> di
     body, cold = await ready(visitor, did)
     landed = clock + cold - await landing
     kernel = await visitor.kernel(path="bench.ipynb")
-    usable, calls, received = [], [], []
+    usable, calls, received, shown = [], [], [], []
     for _ in range(ROUNDS):
         await visitor.lab("DELETE", f"dmsp/v1/attachments/{body['id']}")
         first, before = await cost(visitor), await cost(visitor)
-        watch = Stopwatch()
+        watch, answers = Stopwatch(), visitor.received
         body, _ = await ready(visitor, did)
         binding = {"notebook": "bench.ipynb", "variable": "data", "attachment": body["id"]}
         _, bound = await visitor.lab("PUT", "dmsp/v1/bindings", json=binding)
@@ -71,6 +71,7 @@ async def one(box: Box, client: RucioClient, visitor: Visitor, count: int) -> di
             f"{bound['code']['python']}\nprint(len(data), open(data[-1], 'rb').read(1) != b'')"
         )
         usable.append(watch.seconds)
+        shown.append(visitor.received - answers)
         assert answer.split() == [str(count), "True"], answer
         after = await cost(visitor)
         # Asking for the status may cost something itself: taken off.
@@ -84,6 +85,7 @@ async def one(box: Box, client: RucioClient, visitor: Visitor, count: int) -> di
         "on scratch → usable s": median(usable),
         "Rucio calls": max(calls),
         "kB from Rucio": max(received) / 1000,
+        "kB to the browser": max(shown) / 1000,
     }
 
 

@@ -47,6 +47,8 @@ class Visitor:
     def __init__(self, address: str, name: str, password: str) -> None:
         self.address, self.name, self.password = address, name, password
         self.base = f"{address}user/{name}/"
+        self.received = 0
+        """Bytes of answers so far."""
         self._http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Visitor:
@@ -86,6 +88,7 @@ class Visitor:
         headers = {**self._xsrf(url), **more.pop("headers", {})}
         async with self.http.request(method, url, headers=headers, **more) as answer:
             text = await answer.text()
+            self.received += len(text)
             try:
                 return answer.status, json.loads(text)
             except ValueError:

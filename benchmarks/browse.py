@@ -1,0 +1,63 @@
+"""A scope with very many DIDs: when its first rows are there, when all are, and what a page and a jump to the end cost."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from benchmarks.common import Stopwatch, Visitor, report, run, running_box
+
+SIZES = (1000, 10_000, 100_000)
+PAGE = 200
+USER = "collider-user"
+
+
+async def page(visitor: Visitor, offset: int, refresh: bool = False) -> tuple[dict[str, Any], float, int]:
+    """A page of the scope, the seconds it took, and its bytes."""
+    query = {"parent": "scale", "offset": str(offset), "limit": str(PAGE), "refresh": str(refresh).lower()}
+    clock, before = Stopwatch(), visitor.received
+    status, answer = await visitor.lab("GET", "dmsp/v1/children", params=query)
+    assert status == 200, answer
+    return answer, clock.seconds, visitor.received - before
+
+
+async def one(visitor: Visitor, count: int) -> dict[str, Any]:
+    """Read the scope anew: the first rows, all rows, then a page from the end."""
+    whole = Stopwatch()
+    answer, first, size = await page(visitor, 0, refresh=True)
+    while not (answer["rows"] and answer["error"] is None):
+        await asyncio.sleep(0.01)
+        answer, _, size = await page(visitor, 0)
+        first = whole.seconds
+    while not answer["complete"]:
+        await asyncio.sleep(0.05)
+        answer, _, _ = await page(visitor, 0)
+    complete = whole.seconds
+    last, jump, _ = await page(visitor, max(0, answer["total"] - PAGE))
+    assert [row["name"] for row in last["rows"]] == sorted(row["name"] for row in last["rows"])
+    return {
+        "DIDs": answer["total"],
+        "asked": count,
+        "first rows s": first,
+        "all rows s": complete,
+        "jump to the end s": jump,
+        "kB a page": size / 1000,
+    }
+
+
+async def _main() -> None:
+    rows = []
+    with running_box() as box:
+        async with Visitor(box.address, USER, box.passwords[USER]) as visitor:
+            await visitor.start("minimal")
+            for count in SIZES:
+                await asyncio.to_thread(box.dmsp, "demo", "--scale", str(count), timeout=1200)
+                rows.append(await one(visitor, count))
+    for row in rows:
+        row["first rows / smallest"] = row["first rows s"] / rows[0]["first rows s"]
+    report("browse", [*rows[0]], rows, f"pages of {PAGE} rows, sorted by name")
+
+
+def main() -> None:
+    """1000, 10 000 and 100 000 DIDs in a scope."""
+    run(_main())
