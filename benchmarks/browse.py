@@ -1,4 +1,4 @@
-"""A scope with very many DIDs: when its first rows are there, when all are, and what a page and a jump to the end cost."""
+"""A scope with very many DIDs: when its first rows are there, when all are, what a jump to the end costs."""
 
 from __future__ import annotations
 
