@@ -87,6 +87,8 @@ async def test_a_large_file_moves_its_bar(server: Any, lake: Any, did: Any) -> N
     size = 512 * 2**20
     lake.put(dataset, {dataset.split(":")[1] + ".big": bytes(size)})
     await server.start()
+    # However fast the disk: copies rest after each MiB.
+    await asyncio.to_thread(lake.start_daemons, DMSP_RUCIO_COPY_PAUSE="0.01")
     attached = await server.attach(dataset)
     seen: set[int] = set()
     async with asyncio.timeout(120):
@@ -94,6 +96,7 @@ async def test_a_large_file_moves_its_bar(server: Any, lake: Any, did: Any) -> N
             assert found["state"] in {"requested", "replicating", "landing"}, found
             seen.add(found["bytes_ready"])
             await asyncio.sleep(0.05)
+    await asyncio.to_thread(lake.start_daemons)
     assert any(0 < moved < size for moved in seen), sorted(seen)
     assert found["bytes_ready"] == size
 
