@@ -131,7 +131,7 @@ def test_rule_deleted_in_mid_copy_leaves_nothing(lake: Any, slow: None, did: Any
     lake.until(lambda: _parts(lake), 20)
     root("PUT", f"/rules/{rule}", {"options": {"purge_replicas": True, "lifetime": 0}})
     lake.until(lambda: not _parts(lake), 20)
-    lake.until(lambda: root.http.get(f"/rules/{rule}").status_code == 404, 20)
+    lake.until(lambda: root.http.get(f"/rules/{rule}").status_code == 404, 60)
     scope, name = file.split(":")
     lake.until(lambda: "SCRATCH" not in str(root("GET", f"/replicas/{scope}/{name}")), 20)
     assert not lake.place("SCRATCH", file).exists()

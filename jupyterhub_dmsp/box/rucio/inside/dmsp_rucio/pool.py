@@ -28,8 +28,7 @@ LOG = logging.getLogger("dmsp.pool")
 SMALL = 8 << 20
 BATCH = 50
 #: Seconds between looks at running copies: are they still wanted, how many bytes are there.
-#: Often enough that the bar of a file that takes a second moves; without large copies a look costs nothing.
-WATCH = 0.25
+WATCH = 1.0
 _syncfs = ctypes.CDLL(None, use_errno=True).syncfs
 
 
@@ -182,7 +181,7 @@ class Pool:
                 for job in running:
                     job.cancelled = job.cancelled or job.request_id not in wanted
                 self._ledger.publish([job for job in running if not job.cancelled])
-            except Exception as error:  # noqa: BLE001 - the next look comes soon
+            except Exception as error:  # noqa: BLE001 - the next look is in a second
                 LOG.warning("running copies could not be looked at: %s", error)
 
 
