@@ -89,6 +89,14 @@ class Vre:
         """The user id of a part (or of the one user where we are not root)."""
         return self._users.get(f"_{name}") if self.root else os.geteuid()
 
+    def gid(self, name: str) -> int:
+        """The group of a part: of the same number as its user id."""
+        return self.uid(name) if self.root else os.getegid()
+
+    def _etc(self, name: str) -> Path:
+        """Where the generated ``/etc`` files of a part are."""
+        return self.state / "run" / "etc" / name
+
     def owner(self, name: str) -> tuple[int, int] | None:
         return (self.uid(name), self.uid(name)) if self.root else None
 
@@ -121,7 +129,6 @@ class Vre:
 
     async def prepare(self) -> None:
         """What several parts need: users, storage directories, the network of the sessions."""
-        uid = self.uid("rucio")
         plan = self._plan()
         await asyncio.to_thread(
             storage.prepare,
@@ -129,8 +136,8 @@ class Vre:
             sites=plan.sites,
             scratch=plan.scratch,
             scopes=self._scope_gids(),
-            uid=uid,
-            gid=uid if self.root else os.getegid(),
+            uid=self.uid("rucio"),
+            gid=self.gid("rucio"),
         )
         await asyncio.to_thread(
             issuer.ensure_users,
@@ -155,29 +162,25 @@ class Vre:
     def _confined(
         self, name: str, command: list[str], writable: list[Path], readable: Sequence[Path] = ()
     ) -> list[str]:
-        uid = self.uid(name)
         return confine.confine(
             command,
-            uid=uid,
-            gid=uid if self.root else os.getegid(),
+            uid=self.uid(name),
+            gid=self.gid(name),
             name=name,
             writable=writable,
             readable=[Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[2], *readable],
-            etc=self.state / "run" / "etc" / name,
+            etc=self._etc(name),
         )
 
     def _database(self) -> Part:
         directory, port = self.state / "database", self.ports["database"]
         password = self.state.secret("database-password")
-        uid = self.uid("database")
 
         async def prepare(say: Say) -> None:
             if not (directory / "data" / "PG_VERSION").exists():
                 say("making the database")
-            etc = self.state / "run" / "etc" / "database"
-            await database.prepare(
-                directory, password, uid=uid, gid=uid if self.root else os.getegid(), etc=etc
-            )
+            uid, gid, etc = self.uid("database"), self.gid("database"), self._etc("database")
+            await database.prepare(directory, password, uid=uid, gid=gid, etc=etc)
 
         return Part(
             name="database",
@@ -235,7 +238,6 @@ class Vre:
         directory = self.state / "rucio"
 
         async def prepare(say: Say) -> None:
-            uid = self.uid("rucio")
             await asyncio.to_thread(
                 rucio_config.write,
                 directory,
@@ -243,8 +245,8 @@ class Vre:
                 database_url=database.url(self.state / "secrets" / "database-password", self.ports["database"]),
                 issuer=self.issuer,
                 transfers=self.settings.box.transfers,
-                uid=uid,
-                gid=uid if self.root else os.getegid(),
+                uid=self.uid("rucio"),
+                gid=self.gid("rucio"),
             )
             say("bringing the catalogue up to date")
             await self._bootstrap()
@@ -308,7 +310,7 @@ class Vre:
 
     def _scratch(self) -> Part:
         directory = self.state / "scratch"
-        source = self.state / "storage" / self.settings.lake.scratch_rse / "lake"
+        source = storage.root(self.state / "storage", self.settings.lake.scratch_rse)
 
         async def prepare(_: Say) -> None:
             await mount.prepare(directory)
@@ -361,7 +363,6 @@ class Vre:
             "settings_file": str(self.settings_file or ""),
             "network": self.network.facts() if self.network else None,
             "catalogue_path": "",
-            "binds": [str(Path(__file__).parents[2])],
             "lake": {"rucio_url": self._inner_rucio, "auth_url": self._inner_rucio, "site": SITE},
             "box": {
                 "issuer": self.issuer,

@@ -23,8 +23,8 @@ from pathlib import Path
 import argon2
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from jupyterhub_dmsp.box.files import Owner, private_directory, write_private
 from jupyterhub_dmsp.box.issuer.config import ConfigError, check_private
-from jupyterhub_dmsp.box.issuer.files import Owner, private_directory, write_private
 from jupyterhub_dmsp.settings import User
 
 # No 0 O 1 l I: people read these aloud. 31^16 is 79 bits.

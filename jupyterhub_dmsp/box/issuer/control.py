@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 
+from jupyterhub_dmsp.box.files import Owner, private_directory, write_private
 from jupyterhub_dmsp.box.issuer.config import (
     AUTHORIZATION_CODE,
     DEVICE_CODE,
@@ -20,7 +21,6 @@ from jupyterhub_dmsp.box.issuer.config import (
     Lifetimes,
     read_secret_file,
 )
-from jupyterhub_dmsp.box.issuer.files import Owner, private_directory, write_private
 
 
 def demo_clients(

@@ -14,8 +14,8 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
 
+from jupyterhub_dmsp.box.files import write_private
 from jupyterhub_dmsp.box.issuer.config import ConfigError, check_private, read_secret_file
-from jupyterhub_dmsp.box.issuer.files import write_private
 
 ALGORITHM = "RS256"
 BITS = 2048

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jupyterhub_dmsp.box.files import write_private
 from jupyterhub_dmsp.box.rucio import storage
 
 #: Account of the hub in Rucio: may manage the accounts of users and nothing else.
@@ -129,7 +130,7 @@ def write(
         files.issuers: _issuers(issuer),
     }
     for path, text in texts.items():
-        _write_private(path, text, uid, gid)
+        write_private(path, text, (uid, gid) if os.geteuid() == 0 else None)
     return files
 
 
@@ -246,16 +247,6 @@ def _text(sections: Mapping[str, Mapping[str, str]]) -> str:
     text = io.StringIO()
     parser.write(text)
     return text.getvalue()
-
-
-def _write_private(path: Path, text: str, uid: int, gid: int) -> None:
-    draft = path.with_name(f".{path.name}.part")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    _own(draft, uid, gid)
-    draft.replace(path)
 
 
 def _own(path: Path, uid: int, gid: int) -> None:
