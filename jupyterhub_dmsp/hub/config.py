@@ -125,7 +125,8 @@ def _hub(c: Any, hub: Path, public_url: str, hub_url: str, chosen: Settings) -> 
         "dmsp_description": chosen.site.description,
         "dmsp_support": chosen.site.support,
     }
-    c.JupyterHub.tornado_settings = {"headers": dict(HEADERS)}
+    # A launch that takes longer than this (seconds) goes on behind the progress page.
+    c.JupyterHub.tornado_settings = {"headers": dict(HEADERS), "slow_spawn_timeout": 1}
 
 
 def _proxy(c: Any, api_url: str, password: str, dynamic: str, gid: int | None) -> None:

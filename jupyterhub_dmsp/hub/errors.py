@@ -11,18 +11,24 @@ from tornado.httpclient import HTTPClientError
 from jupyterhub_dmsp.errors import DmspError
 
 try:
-    from jupyterhub.spawner import SpawnException
+    from jupyterhub.spawner import SpawnException as _SpawnException
 except ImportError:  # JupyterHub 5
 
-    class SpawnException(web.HTTPError):  # type: ignore[no-redef]
-        """A refusal of a start that is nobody's fault but the request's."""
-
+    class _SpawnException(web.HTTPError):  # type: ignore[no-redef]
         def __init__(self, message: str, *, reason: str, status_code: int = 400, **kwargs: Any) -> None:  # noqa: ARG002
             super().__init__(status_code, message)
-            self.jupyterhub_message = message
 
 
 __all__ = ["IssuerDown", "LoginAgain", "Refused", "SpawnException", "oauth_error", "unreachable"]
+
+
+class SpawnException(_SpawnException):
+    """A refusal of a start that is nobody's fault but the request's: JupyterHub counts no failure."""
+
+    def __init__(self, message: str, **kwargs: Any) -> None:
+        super().__init__(message, **kwargs)
+        # What the progress page shows; without it the page repeats status and class name too.
+        self.jupyterhub_message = message
 
 
 class LoginAgain(DmspError):

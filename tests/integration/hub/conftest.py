@@ -254,15 +254,22 @@ class Stack:
         """Start a session through the API and wait until it is ready or has failed; what the page was told."""
         events: list[dict[str, Any]] = []
         async with self.admin() as http:
-            answer = await http.post(f"users/{user}/server", json={"profile": profile})
-            assert answer.status_code in (201, 202), answer.text
+            asked = asyncio.create_task(http.post(f"users/{user}/server", json={"profile": profile}))
+            # A quick machine has the session ready before this request is answered: watch from the start.
+            await until(lambda: asked.done() or self.starting(user), 60)
             async with http.stream("GET", f"users/{user}/server/progress") as stream:
                 async for line in stream.aiter_lines():
                     if line.startswith("data:"):
                         events.append(json.loads(line[5:]))
                         if events[-1].get("ready") or events[-1].get("failed"):
                             break
+            answer = await asked
+            assert answer.status_code in (201, 202) or events[-1].get("failed"), answer.text
         return events
+
+    async def starting(self, user: str) -> bool:
+        async with self.admin() as http:
+            return (await http.get(f"users/{user}")).json().get("pending") == "spawn"
 
     async def quit(self, user: str) -> None:
         async with self.admin() as http:

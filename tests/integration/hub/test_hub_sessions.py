@@ -50,11 +50,10 @@ def test_progress_page_tells_how_the_environment_is_prepared(sessions: Any) -> N
 async def test_environment_that_cannot_be_built_is_a_sentence(stack: Any) -> None:
     async with stack.browser() as browser:
         await browser.login("vre-admin")
-    async with stack.admin() as api:
-        answer = await api.post("users/vre-admin/server", json={"profile": "broken"})
-    assert answer.status_code == 503
-    sentence = answer.json()["message"]
-    assert sentence.startswith("The environment broken cannot be built")
+    event = (await stack.launch("vre-admin", "broken"))[-1]
+    assert event["failed"]
+    sentence = event["message"]
+    assert sentence.startswith("Spawn failed: The environment broken cannot be built")
     assert sentence.endswith("Ask an administrator.")
     assert str(stack.state) not in sentence
     assert stack.processes["hub"].poll() is None
@@ -133,7 +132,7 @@ print(json.dumps({
     assert seen["rucio"].endswith(f"account = {USERS[0]}")
     about = seen["session"]
     assert about["experiments"] == ["dmsp", "km3net"]
-    assert about["scopes"] == ["dmsp", "km3net", f"user.{USERS[0]}"]
+    assert about["scopes"] == ["dmsp", "scale", "km3net", f"user.{USERS[0]}"]
     assert about["token"] == {"url": f"{sessions.hub_url}/hub/api/dmsp/token", "audience": "rucio"}
     assert (
         about["lake"]["rucio_url"] == about["lake"]["auth_url"]
