@@ -1,54 +1,31 @@
-"""The ``dmsp`` command.
-
-Exit codes: 0 done · 1 could not be done (one sentence says why) · 2 wrong usage · 3 no box runs here ·
-4 the box runs and a part is not healthy.
-"""
+"""The commands that bring a box up, show it and take it away."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
-import yaml
-from rich.console import Console
 from rich.table import Table
 
-from jupyterhub_dmsp import __version__, settings
+from jupyterhub_dmsp import settings
 from jupyterhub_dmsp.box import display, doctor, run
-from jupyterhub_dmsp.box.state import State, default_path
-from jupyterhub_dmsp.errors import DmspError
-
-NOT_RUNNING = 3
-UNHEALTHY = 4
-
-app = typer.Typer(
-    help="Run and operate a Virtual Research Environment for dark matter science.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
+from jupyterhub_dmsp.box.state import State
+from jupyterhub_dmsp.cli.base import (
+    DEFAULT_STATE,
+    NOT_RUNNING,
+    UNHEALTHY,
+    ConfigOption,
+    JsonOption,
+    StateOption,
+    app,
+    err,
+    out,
+    print_json,
 )
-config_app = typer.Typer(help="The configuration file, dmsp.yaml.", no_args_is_help=True)
-app.add_typer(config_app, name="config")
-out = Console()
-err = Console(stderr=True)
-
-StateOption = Annotated[
-    Path, typer.Option("--state", metavar="DIR", envvar="DMSP_STATE", help="Directory that holds the box.")
-]
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="dmsp.yaml; the demo's defaults when not given.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DEFAULT_STATE = default_path()
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+from jupyterhub_dmsp.errors import DmspError
 
 
 @app.command()
@@ -97,7 +74,7 @@ def status(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> N
     """Show every part: its state, process, memory and address."""
     report = run.status(State(state))
     if as_json:
-        _print_json(report)
+        print_json(report)
     elif report["parts"]:
         table = Table(box=None, header_style="bold")
         for heading in ("part", "state", "pid", "memory", "address"):
@@ -121,7 +98,7 @@ def users(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> No
     """Show the demo users and their passwords again."""
     found = run.demo_users(State(state))
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         out.print(display.users_table(found))
 
@@ -156,7 +133,7 @@ def doctor_command(
     """Say what this machine can and cannot do, each with its remedy."""
     findings = doctor.examine(State(state), port)
     if as_json:
-        _print_json([finding.as_dict() for finding in findings])
+        print_json([finding.as_dict() for finding in findings])
     else:
         for finding in findings:
             sign = (
@@ -202,62 +179,3 @@ def demo(
 ) -> None:
     """Add a scope with very many DIDs to the running box, to try how it scales."""
     run.demo_scale(State(state), scale, display.Progress(out))
-
-
-@config_app.command()
-def check(file: Annotated[Path, typer.Argument(help="dmsp.yaml")]) -> None:
-    """Check a configuration file; each fault is one sentence."""
-    settings.load(file)
-    out.print(f"{file} is in order.")
-
-
-@config_app.command()
-def show(file: Annotated[Path | None, typer.Argument(help="dmsp.yaml")] = None) -> None:
-    """Show the whole configuration, defaults included. Secrets are references and stay so."""
-    sys.stdout.write(
-        yaml.safe_dump(settings.load(file).model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    )
-
-
-@config_app.command()
-def schema() -> None:
-    """Print the JSON Schema of dmsp.yaml."""
-    _print_json(settings.json_schema())
-
-
-def _version(value: bool) -> None:
-    if value:
-        out.print(__version__)
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Every subcommand takes --help; `--install-completion` adds completion to your shell."""
-
-
-def _administrators_path() -> None:
-    """Add the ``sbin`` beside every ``bin`` of PATH: an ordinary shell lacks where ``nft`` and ``ip`` may be."""
-    folders = os.environ.get("PATH", "/usr/bin:/bin").split(":")
-    beside = [str(Path(folder).parent / "sbin") for folder in folders if folder.endswith("/bin")]
-    os.environ["PATH"] = ":".join(dict.fromkeys([*folders, *beside]))
-
-
-def main() -> NoReturn:
-    """Entry point: a :class:`DmspError` becomes one sentence on standard error and exit code 1."""
-    _administrators_path()
-    os.environ.setdefault("COLUMNS", str(shutil.get_terminal_size((110, 24)).columns))
-    try:
-        app()
-    except DmspError as error:
-        err.print(f"dmsp: {error}", style="red", highlight=False, markup=False)
-        sys.exit(1)
-    sys.exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,10 @@
+"""The ``dmsp`` command; each module adds commands of one kind to :data:`app`.
+
+Exit codes: 0 done · 1 could not be done (one sentence says why) · 2 wrong usage · 3 no box runs here ·
+4 the box runs and a part is not healthy.
+"""
+
+from jupyterhub_dmsp.cli import box, config
+from jupyterhub_dmsp.cli.base import app, main
+
+__all__ = ["app", "box", "config", "main"]
