@@ -12,7 +12,7 @@ FRONT_SOURCES := $(shell find labextension/src labextension/style labextension/s
 BOX_PACKAGES := python3.11 python3.11-venv bubblewrap bindfs fuse3 iproute2 nftables util-linux procps g++
 TEST_PACKAGES := chromium fonts-dejavu-core
 
-.PHONY: help up test lint unit integration browser front-test bench clean packages test-packages env
+.PHONY: help up test lint unit integration browser front-test soak bench clean packages test-packages env
 
 help:  ## show what can be done
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -82,6 +82,9 @@ integration: env
 
 browser: env
 	$(VENV)/bin/pytest tests/browser
+
+soak: test-packages env  ## the long trials: many transfers with faults, random kills, many users (an hour or two)
+	$(VENV)/bin/pytest tests/integration -m soak -s
 
 bench: env  ## run all benchmarks, print the ratios
 	$(PY) -m benchmarks
