@@ -6,6 +6,7 @@ import asyncio
 import re
 from pathlib import Path
 
+import pytest
 from boxes import Box
 from playwright.async_api import Browser, Locator, Page, expect
 
@@ -19,11 +20,13 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE = 30_000
+PATIENCE = 60_000
 SPAWN = 420_000
 """Milliseconds; the first start of a profile builds its environment."""
 LOOK = "e => [e.dataset.state, e.querySelector('[role=progressbar]')?.getAttribute('aria-valuenow') ?? '']"
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
+FAILED = pytest.StashKey[bool]()
+"""Whether the call of a test failed."""
 
 
 class Scientist:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from boxes import Box
 from playwright.async_api import BrowserContext, Locator, Page, async_playwright
-from scientist import ARGUMENTS, CHROMIUM
+from scientist import ARGUMENTS, ARTIFACTS, CHROMIUM, FAILED, PATIENCE
 from visitor import Visitor
 
 USER, PROFILE = "vre-admin", "minimal"
@@ -132,13 +132,17 @@ async def browser(box: Box, visitor: Visitor) -> AsyncIterator[BrowserContext]:
 
 
 @pytest.fixture
-async def lab(browser: BrowserContext, visitor: Visitor) -> AsyncIterator[Lab]:
+async def lab(request: pytest.FixtureRequest, browser: BrowserContext, visitor: Visitor) -> AsyncIterator[Lab]:
     """A fresh page; nothing of the page may have thrown; its kernels and attachments end with it."""
     page = await browser.new_page()
+    page.set_default_timeout(PATIENCE)
     thrown: list[str] = []
     page.on("pageerror", lambda error: thrown.append(str(error)))
     page.on("dialog", lambda dialog: dialog.accept())
     yield Lab(page, visitor)
+    if request.node.stash.get(FAILED, False):
+        ARTIFACTS.mkdir(exist_ok=True)
+        await page.screenshot(path=ARTIFACTS / f"failed-{request.node.name}.png")
     await page.close()
     _, sessions = await visitor.lab("GET", "api/sessions")
     for session in sessions:
