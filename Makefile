@@ -12,7 +12,7 @@ FRONT_SOURCES := $(shell find labextension/src labextension/style labextension/s
 BOX_PACKAGES := python3.11 python3.11-venv bubblewrap bindfs fuse3 iproute2 nftables util-linux procps g++
 TEST_PACKAGES := chromium fonts-dejavu-core
 
-.PHONY: help up test lint unit integration browser front-test soak bench clean packages test-packages env
+.PHONY: help up test lint unit integration browser front-test soak bench audit clean packages test-packages env
 
 help:  ## show what can be done
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -85,6 +85,11 @@ browser: env
 
 soak: test-packages env  ## the long trials: many transfers with faults, random kills, many users (an hour or two)
 	$(VENV)/bin/pytest tests/integration -m soak -s
+
+audit: env  ## compare the locked packages with the lists of known faults; needs the internet, no part of CI
+	for lock in requirements/*.lock jupyterhub_dmsp/box/rucio/requirements.lock profiles/*/requirements.lock; do \
+	  echo $$lock; $(UV) tool run pip-audit --disable-pip --require-hashes -r $$lock || exit 1; done
+	cd labextension && $(JLPM) npm audit --all --recursive
 
 bench: env  ## run all benchmarks, print the ratios
 	$(PY) -m benchmarks

@@ -225,6 +225,28 @@ class Box(Section):
     )
     transfers: int = Field(4, ge=1, le=64, description="Copies that run at the same time.")
     session_internet: bool = Field(True, description="Whether sessions may reach the outside network.")
+    scratch_limit: int | None = Field(
+        None, ge=1_000_000, description="Bytes that scratch may hold; what its disk has when this is empty."
+    )
+    scratch_high: int = Field(
+        90,
+        ge=1,
+        le=100,
+        description="Per cent of that above which data are released, least recently used first.",
+    )
+    scratch_low: int = Field(80, ge=0, le=100, description="Per cent at which releasing ends.")
+    scratch_notice: int = Field(
+        900,
+        ge=10,
+        le=30 * 86400,
+        description="Seconds that a running session is told ahead when what it has attached must go.",
+    )
+
+    @model_validator(mode="after")
+    def _marks(self) -> Box:
+        if self.scratch_low > self.scratch_high:
+            raise ValueError("has a scratch_low above its scratch_high")
+        return self
 
     @model_validator(mode="after")
     def _unique(self) -> Box:

@@ -13,6 +13,7 @@ PACKAGE = "jupyterhub_dmsp"
 FLOORS = {
     "errors": -1,  # below everything
     "settings": 0,
+    "tracing": 0,
     "profiles": 1,
     "lake": 1,
     "scratch": 1,

@@ -49,7 +49,7 @@ def confine(
         DmspError: a path to bind does not exist.
     """
     if os.geteuid() != 0:
-        return list(command)
+        return ["setpriv", "--pdeathsig", "TERM", *command]
     binds = [*(Bind(str(path)) for path in readable), *(Bind(str(path), writable=True) for path in writable)]
     for bind in binds:
         path = Path(bind.source)

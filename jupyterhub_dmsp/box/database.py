@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import re
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 from urllib.parse import quote
 
@@ -65,6 +67,7 @@ async def prepare(directory: Path, password_file: Path, *, uid: int, gid: int, e
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     _own(directory, uid, gid)
     if (directory / _DATA / "PG_VERSION").exists():
+        await asyncio.to_thread(_check_version, directory / _DATA)
         return
     half = directory / _HALF
     for leftover in (half, directory / _DATA):
@@ -82,6 +85,20 @@ async def prepare(directory: Path, password_file: Path, *, uid: int, gid: int, e
     finally:
         password.unlink(missing_ok=True)
     half.rename(directory / _DATA)
+
+
+def _check_version(data: Path) -> None:
+    """Refuse files of another major version of PostgreSQL: this one would, with a sentence that helps nobody."""
+    made_by = (data / "PG_VERSION").read_text().strip()
+    said = subprocess.run(
+        [binaries() / "postgres", "--version"], capture_output=True, text=True, timeout=30, check=True
+    )
+    ours = re.search(r"(\d+)", said.stdout)
+    if ours and made_by != ours[1]:
+        raise DmspError(
+            f"The database was made by PostgreSQL {made_by or '(unknown)'}, installed is {ours[1]}.",
+            "Install the version that made it, `dmsp backup` with it, and `dmsp restore` with this one.",
+        )
 
 
 async def _initdb(data: Path, password: Path, *, uid: int, gid: int, etc: Path) -> None:
@@ -123,8 +140,9 @@ def command(directory: Path, port: int) -> list[str]:
         "log_min_error_statement": "panic",
         "log_line_prefix": "%m [%p] ",
     }
-    # In a process namespace of its own PostgreSQL cannot see another one on the same data: the lock can.
-    argv = ["flock", "--nonblock", "--no-fork", str(directory / "lock")]
+    # In a process namespace of its own PostgreSQL cannot see another one on the same data: the lock can. One that was
+    # killed just now holds it until it is quite gone.
+    argv = ["flock", "--timeout", "10", "--no-fork", str(directory / "lock")]
     argv += [str(binaries() / "postgres"), "-D", str(directory / _DATA), "-h", "127.0.0.1", "-p", str(port)]
     for key, value in settings.items():
         argv += ["-c", f"{key}={value}"]

@@ -12,6 +12,7 @@ from typing import Any
 
 from jupyterhub_dmsp.box.state import State, port_is_free
 from jupyterhub_dmsp.profiles.needs import has_headers
+from jupyterhub_dmsp.sandbox import cgroup
 
 GIB = 1 << 30
 NEEDED_DISK = 6 * GIB
@@ -93,6 +94,30 @@ def _fuse() -> Finding:
     )
 
 
+WITHOUT = {
+    "memory": "a session can take all memory of this machine",
+    "cpu": "a session can keep all processors busy",
+    "pids": "processes are counted for each user by prlimit instead",
+}
+"""What follows where the controller of a limit is missing."""
+
+
+def _limits() -> Finding:
+    """Limits of the profiles, which control groups make."""
+    if os.geteuid() != 0:
+        text = "As an ordinary user the limits of the profiles on memory, cpu and processes do not hold."
+        return Finding("limits", False, False, text, "Run it as root for limits.")
+    missing = {name: reason for name, reason in cgroup.offered().items() if reason}
+    if not missing:
+        return Finding("limits", True, False, "The limits of the profiles on memory, cpu and processes hold.")
+    said = "; ".join(f"{name} ({reason}): {WITHOUT[name]}" for name, reason in missing.items())
+    remedy = (
+        "Mount the control groups writable; in a container add --cgroupns=host "
+        "-v /sys/fs/cgroup:/sys/fs/cgroup:rw."
+    )
+    return Finding("limits", False, False, f"Control groups are missing for {said}.", remedy)
+
+
 def _headers() -> Finding:
     if has_headers():
         return Finding("c++ headers", True, False, "The C++ headers that ROOT needs are there.")
@@ -141,6 +166,7 @@ def examine(state: State, public_port: int) -> list[Finding]:
         lambda: _program("ip", "iproute2", "networks of sessions", root),
         lambda: _program("nft", "nftables", "firewall of sessions", root),
         lambda: _program("setpriv", "util-linux", "dropping privileges", True),
+        _limits,
         _headers,
         lambda: _ports(public_port),
         lambda: _disk(state),

@@ -7,8 +7,12 @@ died and came back appears inside running sessions too.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import threading
 from pathlib import Path
+
+import psutil
 
 from jupyterhub_dmsp.errors import DmspError
 
@@ -65,22 +69,72 @@ async def prepare(directory: Path) -> None:
     (directory / POINT).chmod(0o555)
 
 
-async def ready(directory: Path) -> bool:
-    """Mounted, and answering within :data:`STAT_TIMEOUT` seconds."""
+class _Look:
+    """One look at a mount in a thread of its own: a mount that hangs holds one thread of ours, never more."""
+
+    def __init__(self, point: Path) -> None:
+        self.done = threading.Event()
+        self.fault = ""
+        # A daemon: a look that hangs must not keep the program from ending.
+        threading.Thread(target=self._look, args=(point,), name="dmsp-mount-look", daemon=True).start()
+
+    def _look(self, point: Path) -> None:
+        try:
+            os.stat(point / ".")  # noqa: PTH116 - as short as it can be
+        except OSError as error:
+            self.fault = error.strerror or "it cannot be read"
+        self.done.set()
+
+
+_looks: dict[Path, _Look] = {}
+
+
+async def wrong(directory: Path) -> str:
+    """What is wrong with the mount, "" when it is there and answers within :data:`STAT_TIMEOUT` seconds."""
     point = directory / POINT
     if not is_mounted(point):
-        return False
-    try:
-        await asyncio.wait_for(asyncio.to_thread(os.stat, point / "."), STAT_TIMEOUT)
-    except (OSError, TimeoutError):
-        return False
+        return "nothing is mounted"
+    look = _looks.get(point) or _Look(point)
+    _looks[point] = look
+    if not await _answered(look):
+        return f"the mount does not answer within {STAT_TIMEOUT:.0f} s"
+    _looks.pop(point, None)
+    return look.fault
+
+
+async def _answered(look: _Look) -> bool:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + STAT_TIMEOUT
+    while not look.done.is_set():
+        if loop.time() >= end:
+            return False
+        # The thread cannot wake a loop that may be gone by the time it comes free.
+        await asyncio.sleep(0.02)
     return True
 
 
+async def ready(directory: Path) -> bool:
+    """Mounted, and answering."""
+    return not await wrong(directory)
+
+
+def _end_servers(point: Path) -> None:
+    """Kill what serves the mount: only then do processes that wait for a stopped one come free."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            argv = process.cmdline()
+            if process.name() == "bindfs" and argv and argv[-1] == str(point):
+                process.kill()
+
+
 async def release(directory: Path) -> None:
-    """Take the FUSE mount away, also a dead one; the shared directory stays for running sessions."""
-    while is_mounted(directory / POINT):
-        await _run("fusermount3", "-uz", str(directory / POINT))
+    """Take the FUSE mount away, also a dead or a stopped one; the shared directory stays for running sessions."""
+    point = directory / POINT
+    if is_mounted(point):
+        await asyncio.to_thread(_end_servers, point)
+    _looks.pop(point, None)
+    while is_mounted(point):
+        await _run("fusermount3", "-uz", str(point))
 
 
 async def remove(directory: Path) -> None:

@@ -14,16 +14,19 @@ from typing import Any
 
 import psutil
 
-from jupyterhub_dmsp.box import display, doctor
+from jupyterhub_dmsp.box import display, doctor, leftovers, migrations, service, soundness
 from jupyterhub_dmsp.box.issuer import accounts
+from jupyterhub_dmsp.box.logs import tail
 from jupyterhub_dmsp.box.state import State
-from jupyterhub_dmsp.box.supervisor import Part, StateName, Supervisor, tail
+from jupyterhub_dmsp.box.supervisor import Part, StateName, Supervisor
 from jupyterhub_dmsp.box.vre import Vre
 from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.hub import records
 from jupyterhub_dmsp.settings import Settings
 
 STOP_TIMEOUT = 40.0
 DETACH_TIMEOUT = 1800.0
+RESTART_TIMEOUT = 180.0
 
 log = logging.getLogger("dmsp.box")
 
@@ -50,6 +53,10 @@ def foreground(
     state.open()
     with state.locked():
         _log_to(state)
+        asyncio.run(leftovers.end_parts(state))
+        for name in soundness.check(state):
+            progress.say(f"{name} was damaged and is made anew; `dmsp logs box` says what that means.")
+        migrations.upgrade(state, progress.say)
         _check_machine(state, port)
         vre = Vre(state, settings, settings_file, state.ports(port))
         asyncio.run(_serve(state, vre, progress))
@@ -76,18 +83,38 @@ async def _serve(state: State, vre: Vre, progress: display.Progress) -> None:
         with progress:
             await vre.prepare()
             supervisor = Supervisor(vre.parts(), state / "logs", publish, announce)
+            loop.add_signal_handler(signal.SIGUSR1, _restart_asked, state, supervisor)
             await _until_or(supervisor.start(), stop)
         if not stop.is_set():
             report["ready_seconds"] = round(time.monotonic() - begin, 2)
             state.write_status(report)
+            service.notify("READY=1")
             _welcome(state, vre, progress, report["ready_seconds"])
-            await _until_or(supervisor.wait_fatal(), stop)
+            await stop.wait()
     finally:
+        service.notify("STOPPING=1")
         progress.say("Ending …")
-        if supervisor is not None:
-            await supervisor.stop()
-        await vre.clean()
-        (state / "run" / "status.json").unlink(missing_ok=True)
+        await _end(state, vre, supervisor)
+
+
+async def _end(state: State, vre: Vre, supervisor: Supervisor | None) -> None:
+    """Parts and sessions at the same time, then once more what a launch in that moment may have left."""
+    begin = time.monotonic()
+    ending = [records.end_sessions(state.path)] + ([supervisor.stop()] if supervisor is not None else [])
+    for error in await asyncio.gather(*ending, return_exceptions=True):
+        if isinstance(error, BaseException):
+            log.error("while ending: %s", error, exc_info=error)
+    await vre.clean()
+    (state / "run" / "status.json").unlink(missing_ok=True)
+    log.info("ended after %.1f s", time.monotonic() - begin)
+
+
+def _restart_asked(state: State, supervisor: Supervisor) -> None:
+    """Start those parts again that ``dmsp restart`` named; a file for each, so that none is lost."""
+    for file in sorted((state / "run" / "restart").glob("*")):
+        file.unlink(missing_ok=True)
+        if file.name in supervisor.running:
+            supervisor.restart(file.name)
 
 
 async def _until_or(work: Any, stop: asyncio.Event) -> None:
@@ -119,11 +146,19 @@ def demo_users(state: State) -> list[dict[str, Any]]:
     return [{"name": name, "password": passwords[name], "groups": user.groups} for name, user in found.items()]
 
 
+def _report(state: State) -> dict[str, Any]:
+    """What the running box last published; empty when none runs, or it has not said anything yet."""
+    owner = state.owner()
+    report = state.read_status() if owner is not None else {}
+    # A killed box leaves its last words behind.
+    return report if owner is not None and report.get("pid") == owner.pid else {}
+
+
 def status(state: State) -> dict[str, Any]:
     """What ``dmsp status --json`` prints; no parts when no box runs."""
-    if state.owner() is None:
+    report = _report(state)
+    if not report:
         return {"address": None, "parts": []}
-    report = state.read_status()
     return {
         "address": report.get("address"),
         "issuer": report.get("issuer"),
@@ -132,10 +167,10 @@ def status(state: State) -> dict[str, Any]:
 
 
 def stop(state: State) -> bool:
-    """Ask a running box to end and wait; False when none runs."""
+    """Ask a running box to end and wait; False when none runs and none was killed."""
     owner = state.owner()
     if owner is None:
-        return False
+        return state.exists and asyncio.run(leftovers.end(state))
     owner.terminate()
     try:
         owner.wait(STOP_TIMEOUT)
@@ -145,6 +180,32 @@ def stop(state: State) -> bool:
             "`dmsp logs box` says what it waits for.",
         ) from None
     return True
+
+
+def restart(state: State, name: str) -> dict[str, Any]:
+    """Start a part of the running box again and wait until it is healthy or has failed; its description.
+
+    Raises:
+        DmspError: no box runs, it has no such part, or the part was not healthy within :data:`RESTART_TIMEOUT`.
+    """
+    before = {part["name"]: part for part in status(state)["parts"]}
+    owner = state.owner()
+    if owner is None or not before:
+        raise DmspError("No box runs on this state.", "`dmsp up` starts one.")
+    if name not in before:
+        raise DmspError(f"The box has no part {name!r}.", f"Known: {', '.join(before)}.")
+    (state / "run" / "restart").mkdir(mode=0o700, exist_ok=True)
+    (state / "run" / "restart" / name).touch(mode=0o600)
+    owner.send_signal(signal.SIGUSR1)
+    deadline = time.monotonic() + RESTART_TIMEOUT
+    while time.monotonic() < deadline:
+        part: dict[str, Any] | None = next((p for p in status(state)["parts"] if p["name"] == name), None)
+        if part is None:
+            raise DmspError("The box has ended.", "`dmsp up` starts it.")
+        if part["restarts"] > before[name]["restarts"] and part["state"] in ("healthy", "failed"):
+            return part
+        time.sleep(0.1)
+    raise DmspError(f"{name} was not healthy again in time.", f"`dmsp status` and `dmsp logs {name}` show why.")
 
 
 def start_detached(state: State, command: list[str], progress: display.Progress) -> None:
@@ -160,7 +221,7 @@ def start_detached(state: State, command: list[str], progress: display.Progress)
     deadline = time.monotonic() + DETACH_TIMEOUT
     with progress:
         while time.monotonic() < deadline:
-            report = state.read_status() if state.owner() is not None else {}
+            report = _report(state)
             for part in report.get("parts", []):
                 progress.set(part["name"], part["title"], part["state"], part["detail"])
             if "ready_seconds" in report:
@@ -177,8 +238,8 @@ def start_detached(state: State, command: list[str], progress: display.Progress)
 
 
 def clean_after_crash(state: State) -> None:
-    """Take away sessions, mounts and networks that a killed box left."""
-    asyncio.run(Vre.clean_state(state))
+    """Take away parts, sessions, mounts and networks that a killed box left."""
+    asyncio.run(leftovers.end(state))
 
 
 def demo_scale(state: State, count: int, progress: display.Progress) -> None:

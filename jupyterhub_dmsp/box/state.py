@@ -18,11 +18,12 @@ import psutil
 from jupyterhub_dmsp import __version__
 from jupyterhub_dmsp.errors import DmspError
 
-SCHEMA = 1
+#: Raise it together with a step in :mod:`jupyterhub_dmsp.box.migrations`.
+SCHEMA = 2
 PRIVATE = ("secrets", "run", "logs", "hub", "demo")
 PUBLIC = ("envs", "storage", "scratch", "homes", "sessions", "ids", "rucio", "issuer", "proxy")
 PORT_NAMES = ("issuer", "database", "rucio", "hub", "proxy_api")
-_OWN = {"version.json", "lock", "ports.json", "database", *PRIVATE, *PUBLIC}
+_OWN = {"version.json", "lock", "ports.json", "restored.json", "database", "upgrades", *PRIVATE, *PUBLIC}
 
 
 def default_path() -> Path:
@@ -33,13 +34,23 @@ def default_path() -> Path:
     return Path(base) / "dmsp"
 
 
-def write_private(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write a file atomically; it never exists with a wider mode than ``mode``."""
+def write_private(path: Path, text: str, mode: int = 0o600, *, durable: bool = True) -> None:
+    """Write a file atomically; it never exists with a wider mode than ``mode``.
+
+    Args:
+        path: the file.
+        text: its whole content.
+        mode: its mode.
+        durable: bring it to the disk first, so that a power cut leaves the old text or the new one.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         os.fchmod(file.fileno(), mode)
         file.write(text)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     temporary.replace(path)
 
 
@@ -84,9 +95,7 @@ class State:
         for name in PUBLIC:
             (self / name).mkdir(mode=0o755, exist_ok=True)
         if not self.exists:
-            write_private(
-                self / "version.json", json.dumps({"schema": SCHEMA, "created_by": __version__}) + "\n", 0o644
-            )
+            self.write_schema(SCHEMA)
 
     def _check_version(self) -> None:
         if not self.path.exists():
@@ -101,17 +110,42 @@ class State:
                     "Name an empty or new directory with --state.",
                 )
             return
-        try:
-            schema = json.loads((self / "version.json").read_text())["schema"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        if self.schema() > SCHEMA:
             raise DmspError(
-                f"{self / 'version.json'} cannot be understood.", "Restore it, or `dmsp reset` this state."
-            ) from error
-        if schema != SCHEMA:
-            raise DmspError(
-                f"The state in {self.path} has version {schema}, this program uses version {SCHEMA}.",
+                f"The state in {self.path} has version {self.schema()}, this program uses version {SCHEMA}.",
                 "Use the program that made it, or another directory with --state.",
             )
+
+    def schema(self) -> int:
+        """The version of the layout; one that is older than :data:`SCHEMA` is brought up to date by `dmsp up`."""
+        file = self / "version.json"
+        try:
+            schema = json.loads(file.read_text())["schema"]
+        except (OSError, ValueError, KeyError, TypeError):
+            schema = None
+        if not isinstance(schema, int) or schema < 1:
+            raise DmspError(
+                f"{file} cannot be understood.", f'Write {{"schema": {SCHEMA}}} into it, or restore a backup.'
+            )
+        return schema
+
+    def write_schema(self, schema: int) -> None:
+        """Say which version the layout has now."""
+        write_private(
+            self / "version.json", json.dumps({"schema": schema, "created_by": __version__}) + "\n", 0o644
+        )
+
+    def lake_id(self, address: str) -> str:
+        """The name of the lake, under which sessions keep what is attached. It never changes.
+
+        Args:
+            address: Rucio's address as sessions see it; the name of a lake that has none yet.
+        """
+        file = self / "ids" / "lake"
+        known = file.read_text().strip() if file.exists() else ""
+        if not known:
+            write_private(file, address + "\n", 0o644)
+        return known or address
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -137,23 +171,28 @@ class State:
             held = json.loads((self / "lock").read_text())
             process = psutil.Process(held["pid"])
             same = abs(process.create_time() - held["started"]) < 0.01
-        except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, psutil.Error):
             return None
         return process if same and process.is_running() and process.status() != psutil.STATUS_ZOMBIE else None
 
     def secret(self, name: str) -> Path:
         """The file of a generated secret; made at the first call, 0600."""
         path = self / "secrets" / name
-        if not path.exists():
-            write_private(path, secrets.token_urlsafe(32))
+        self._make_secret(path, secrets.token_urlsafe(32))
         return path
 
     def hex_secret(self, name: str) -> Path:
         """As :meth:`secret`, 32 bytes in hexadecimal (what JupyterHub's keys want)."""
         path = self / "secrets" / name
-        if not path.exists():
-            write_private(path, secrets.token_hex(32))
+        self._make_secret(path, secrets.token_hex(32))
         return path
+
+    @staticmethod
+    def _make_secret(path: Path, fresh: str) -> None:
+        if not path.exists():
+            write_private(path, fresh)
+        elif not path.read_bytes().strip():
+            raise DmspError(f"The secret {path} is empty.", "Restore it from a backup: `dmsp restore`.")
 
     def ports(self, public: int) -> dict[str, int]:
         """The box's own ports. Chosen once, so that addresses stay (the issuer's is part of every identity).
@@ -162,7 +201,7 @@ class State:
             public: the port at which people reach the VRE; it may change from start to start.
         """
         file = self / "ports.json"
-        ports: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+        ports = self._known_ports(file)
         wanted = public + 1
         for name in PORT_NAMES:
             if name in ports:
@@ -182,9 +221,23 @@ class State:
                 raise DmspError(f"Port {port} ({name}) is taken by another program.", way)
         return {"public": public, **ports}
 
+    @staticmethod
+    def _known_ports(file: Path) -> dict[str, int]:
+        try:
+            known = json.loads(file.read_text())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError):
+            known = None
+        if not isinstance(known, dict) or not all(isinstance(port, int) for port in known.values()):
+            raise DmspError(
+                f"{file} is damaged.", "Remove it: other ports are chosen, and people log in again."
+            )
+        return known
+
     def write_status(self, status: dict[str, Any]) -> None:
         """Publish what the supervisor knows, for ``dmsp status``."""
-        write_private(self / "run" / "status.json", json.dumps(status))
+        write_private(self / "run" / "status.json", json.dumps(status), durable=False)
 
     def read_status(self) -> dict[str, Any]:
         """The last published status; empty when there is none."""

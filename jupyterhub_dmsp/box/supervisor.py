@@ -1,8 +1,9 @@
 """Starts the parts of a box in the order they need one another, keeps them alive, and ends them.
 
-A part is a process with a readiness check. Parts whose needs are met start in parallel. One that ends by
-itself comes back with a growing delay; after :data:`MAX_FAILURES` failures within :data:`WINDOW` seconds it
-is declared failed, with the last lines of its log. What the supervisor knows is published after every change.
+Parts whose needs are met start in parallel. One that ends by itself, or stops being alive, comes back with a growing
+delay. Failed starts and short lives in a row are counted; when they reach :data:`LIMIT` the part is declared failed,
+with the last lines of its log. While the box comes up that ends it all; afterwards the others go on, and the failed
+part is tried again every :data:`RETRY_FAILED` seconds. What the supervisor knows is published after every change.
 """
 
 from __future__ import annotations
@@ -13,122 +14,37 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import psutil
-
+from jupyterhub_dmsp.box import logs as box_logs
+from jupyterhub_dmsp.box.part import Failure, Part, Running, Say, StateName, now_iso
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.sandbox.process import Process, main_of
 
-MAX_FAILURES = 5
-WINDOW = 120.0
+__all__ = ["Part", "Running", "Say", "StateName", "Supervisor"]
+
+#: A start that does not come up counts START, a life shorter than STEADY seconds counts LIFE; at LIMIT the part has
+#: failed. So five starts that fail are enough, while a part that is killed again and again from outside has ten lives.
+START, LIFE, LIMIT = 2, 1, 10
+STEADY = 10.0
+#: Starts that may fail while the box comes up: a part that never was healthy has a wrong configuration.
+FIRST_STARTS = 3
+RETRY_FAILED = 60.0
 READY_INTERVAL = 0.1
 PUBLISH_INTERVAL = 2.0
 LIVENESS_INTERVAL = 5.0
+#: Once a check went wrong the next ones follow sooner; after MISSES in a row the part is started again.
+SUSPICION_INTERVAL, MISSES = 2.0, 4
+#: Seconds that a part has for finding a need again that came back.
+REUNION = 15.0
+#: Seconds for ending all parts; what is left then is killed.
+STOP_WITHIN = 10.0
+KILL_TIMEOUT = 3.0
+CLEAN_TIMEOUT = 5.0
 
 log = logging.getLogger("dmsp.box")
-
-StateName = Literal["waiting", "preparing", "starting", "healthy", "unhealthy", "failed", "stopping", "stopped"]
-
-
-Say = Callable[[str], None]
-
-
-async def _nothing() -> None:
-    return None
-
-
-async def _nothing_said(_: Say) -> None:
-    return None
-
-
-@dataclass
-class Part:
-    """One process of the box, or (without a command) one piece of work that must be done once a start.
-
-    Attributes:
-        name: short name, also of its log file.
-        title: what it is, for people.
-        command: argument vector, asked for at each start; None for work without a process.
-        ready: answers whether the part serves; asked until it does, and now and then afterwards.
-        prepare: what must be done before each start (idempotent); it is given a function that shows progress.
-        clean: what must be done after it ended, such as unmounting (idempotent).
-        needs: names of the parts that must be healthy first.
-        address: where it serves, for ``dmsp status``.
-        environment: the whole environment of the process; never a secret.
-        stop_signal: how it is asked to end.
-        stop_timeout: seconds until it is killed.
-        start_timeout: seconds until readiness is given up.
-    """
-
-    name: str
-    title: str
-    command: Callable[[], Sequence[str]] | None
-    ready: Callable[[], Awaitable[bool]]
-    prepare: Callable[[Say], Awaitable[None]] = _nothing_said
-    clean: Callable[[], Awaitable[None]] = _nothing
-    needs: tuple[str, ...] = ()
-    address: str = ""
-    environment: dict[str, str] = field(default_factory=dict)
-    stop_signal: signal.Signals = signal.SIGTERM
-    stop_timeout: float = 10.0
-    start_timeout: float = 120.0
-
-
-@dataclass
-class Running:
-    """What is known of a part now."""
-
-    part: Part
-    state: StateName = "waiting"
-    detail: str = ""
-    process: asyncio.subprocess.Process | None = None
-    healthy: asyncio.Event = field(default_factory=asyncio.Event)
-    failures: list[float] = field(default_factory=list)
-    restarts: int = 0
-    seconds: float = 0.0
-
-    def describe(self) -> dict[str, Any]:
-        """As ``dmsp status --json`` gives it; ``rss_bytes`` is resident memory of the process tree."""
-        pid = self.process.pid if self.process and self.process.returncode is None else None
-        return {
-            "name": self.part.name,
-            "title": self.part.title,
-            "state": self.state,
-            "detail": self.detail,
-            "pid": pid,
-            "rss_bytes": tree_rss(pid) if pid else 0,
-            "address": self.part.address,
-            "restarts": self.restarts,
-            "start_seconds": round(self.seconds, 3),
-        }
-
-
-def tree_rss(pid: int) -> int:
-    """Resident bytes of a process and all its descendants; 0 when it is gone."""
-    total = 0
-    try:
-        root = psutil.Process(pid)
-        for process in [root, *root.children(recursive=True)]:
-            with contextlib.suppress(psutil.Error):
-                total += process.memory_info().rss
-    except psutil.Error:
-        return total
-    return total
-
-
-def tail(path: Path, lines: int = 5) -> str:
-    """The last lines of a log, for an error message."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 8192))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return ""
-    return "\n".join(text.strip().splitlines()[-lines:])
 
 
 class Supervisor:
@@ -150,6 +66,7 @@ class Supervisor:
     ) -> None:
         self.running = {part.name: Running(part) for part in parts}
         self.logs = logs
+        self.up = False
         self._publish = publish
         self._announce = announce
         self._stopping = asyncio.Event()
@@ -169,96 +86,162 @@ class Supervisor:
             everything.cancel()
         if self._fatal.done():
             self._fatal.result()
+        self.up = True
 
     async def _all_healthy(self) -> None:
-        for running in self.running.values():
-            await running.healthy.wait()
+        while not all(running.healthy.is_set() for running in self.running.values()):
+            for running in self.running.values():
+                await running.healthy.wait()
 
-    async def wait_fatal(self) -> None:
-        """Wait until a part is given up; raises the reason."""
-        assert self._fatal is not None, "start() comes first"
-        await asyncio.shield(self._fatal)
+    def restart(self, name: str) -> None:
+        """Start a part again: politely when it runs, at once when it has failed."""
+        running = self.running[name]
+        log.info("part %s is to be started again", name)
+        running.strikes = running.failures = 0
+        running.asked.set()
 
     async def stop(self) -> None:
         """End all parts, those that others need last; returns when nothing of them is left."""
         self._stopping.set()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        left = dict(self.running)
-        while left:
-            needed = {need for r in left.values() for need in r.part.needs}
-            leaves = [r for name, r in left.items() if name not in needed] or list(left.values())
-            await asyncio.gather(*(self._end(r) for r in leaves))
-            for r in leaves:
-                left.pop(r.part.name)
+        await asyncio.wait([asyncio.gather(*self._tasks, return_exceptions=True)], timeout=KILL_TIMEOUT)
+        deadline = time.monotonic() + STOP_WITHIN
+        ended = {name: asyncio.Event() for name in self.running}
+
+        async def end(name: str, running: Running) -> None:
+            for other in self.running.values():
+                if name in other.part.needs:
+                    await ended[other.part.name].wait()
+            try:
+                await self._end(running, deadline)
+            finally:
+                ended[name].set()
+
+        results = await asyncio.gather(*(end(n, r) for n, r in self.running.items()), return_exceptions=True)
+        for error in results:
+            if isinstance(error, Exception):
+                log.error("while ending: %s", error, exc_info=error)
+        self._publish_now()
+
+    def _publish_now(self) -> None:
         self._publish([r.describe() for r in self.running.values()])
 
     def _set(self, running: Running, state: StateName, detail: str = "") -> None:
-        running.state, running.detail = state, detail
-        if state == "healthy":
-            running.healthy.set()
-        else:
-            running.healthy.clear()
+        running.enter(state, detail)
         self._announce(running.part, state, detail)
-        self._publish([r.describe() for r in self.running.values()])
+        self._publish_now()
 
     async def _keep(self, running: Running) -> None:
-        part = running.part
+        """One part, start after start, until the box ends."""
         while not self._stopping.is_set():
-            try:
-                for need in part.needs:
-                    await self.running[need].healthy.wait()
-                await self._launch(running)
-                if part.command is None:
-                    return
-                await self._watch(running)
-                reason = f"ended with code {running.process.returncode if running.process else '?'}"
-            except DmspError as error:
-                reason = str(error)
-            except OSError as error:
-                reason = f"could not be started: {error.strerror}"
-            except Exception as error:  # a part's hook may raise anything; the cause goes to the log
-                log.exception("part %s", part.name)
-                reason = f"{type(error).__name__}: {error}"
+            await self._await_needs(running)
+            losses = self._losses(running)
+            running.asked.clear()
+            running.up_since = None
+            reason = await self._live(running)
             if self._stopping.is_set():
                 return
+            self._set(running, "unhealthy" if reason else "stopping", reason)
             await self._kill(running)
-            await part.clean()
-            now = time.monotonic()
-            running.failures = [t for t in running.failures if now - t < WINDOW] + [now]
-            running.restarts += 1
-            log.warning("part %s %s (%d failures)", part.name, reason, len(running.failures))
-            if len(running.failures) >= MAX_FAILURES or self._first_start_failed(running):
-                self._give_up(running, reason)
+            await self._clean(running.part)
+            if reason:
+                await self._failed(running, reason, losses)
+
+    async def _await_needs(self, running: Running) -> None:
+        """Until all needs are healthy at the same time."""
+        needs = [self.running[name] for name in running.part.needs]
+        while missing := [need for need in needs if not need.healthy.is_set()]:
+            if running.state != "waiting":
+                self._set(running, "waiting", f"for {missing[0].part.title}")
+            await missing[0].healthy.wait()
+
+    def _losses(self, running: Running) -> int:
+        """How often one of its needs was lost so far."""
+        return sum(self.running[name].losses for name in running.part.needs)
+
+    def _needs_steady(self, running: Running) -> bool:
+        """Whether all its needs have been there for long enough to be found again."""
+        needs = [self.running[name] for name in running.part.needs]
+        return all(n.healthy.is_set() and time.monotonic() - n.changed > REUNION for n in needs)
+
+    async def _live(self, running: Running) -> str:
+        """One start and what follows; why it ended, or "" when it was asked to start again."""
+        try:
+            await self._launch(running)
+            if running.part.command is None:
+                await running.asked.wait()
+                return ""
+            return await self._watch(running)
+        except DmspError as error:
+            return str(error)
+        except OSError as error:
+            return f"could not be started: {error.strerror or error}"
+        except Exception as error:  # a part's hook may raise anything; the cause goes to the log
+            log.exception("part %s", running.part.name)
+            return f"{type(error).__name__}: {error}"
+
+    async def _failed(self, running: Running, reason: str, losses: int) -> None:
+        """Judge a failure, and wait as long as it deserves."""
+        name = running.part.name
+        text = await asyncio.to_thread(box_logs.tail, self.logs / f"{name}.log")
+        running.last_failure = Failure(now_iso(), reason, text)
+        if running.part.needs and running.up_since is None:
+            # It may have noticed the end of what it needs before we did.
+            await asyncio.sleep(0.5)
+            if self._losses(running) > losses:
+                log.warning("part %s %s (what it needs was gone)", name, reason)
                 return
-            self._set(running, "unhealthy", reason)
-            await asyncio.sleep(min(10.0, 0.2 * 2 ** len(running.failures)))
+        lived = time.monotonic() - running.up_since if running.up_since is not None else None
+        if lived is not None and lived >= STEADY:
+            running.failures = running.strikes = 0
+        running.failures += 1
+        running.strikes += START if lived is None else LIFE
+        log.warning("part %s %s (%d in a row)", name, reason, running.failures)
+        first = not self.up and not running.lives and running.failures >= FIRST_STARTS
+        if first or running.strikes >= LIMIT:
+            self._give_up(running, reason, text)
+            pause = RETRY_FAILED
+        else:
+            pause = min(10.0, 0.1 * 2.0 ** (running.failures - 1))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(running.asked.wait(), pause)
 
-    def _first_start_failed(self, running: Running) -> bool:
-        """A part that never was healthy has a wrong configuration: three tries are enough."""
-        return running.seconds == 0.0 and len(running.failures) >= 3
-
-    def _give_up(self, running: Running, reason: str) -> None:
+    def _give_up(self, running: Running, reason: str, text: str) -> None:
         self._set(running, "failed", reason)
-        text = tail(self.logs / f"{running.part.name}.log")
-        error = DmspError(
-            f"{running.part.title} does not start: {reason}." + (f"\n{text}" if text else ""),
-            f"`dmsp logs {running.part.name}` shows more.",
-        )
-        if self._fatal is not None and not self._fatal.done():
+        log.error("part %s has failed: %s", running.part.name, reason)
+        if not self.up and self._fatal is not None and not self._fatal.done():
+            error = DmspError(
+                f"{running.part.title} does not start: {reason}." + (f"\n{text}" if text else ""),
+                f"`dmsp logs {running.part.name}` shows more.",
+            )
             self._fatal.set_exception(error)
 
     async def _launch(self, running: Running) -> None:
         part = running.part
         begin = time.monotonic()
+        running.launches += 1
         self._set(running, "preparing")
         await part.prepare(lambda text: self._set(running, "preparing", text))
-        if part.command is None:
-            running.seconds = time.monotonic() - begin
-            self._set(running, "healthy")
-            return
-        self._set(running, "starting")
+        if part.command is not None:
+            self._set(running, "starting")
+            await self._spawn(running)
+            assert running.process is not None
+            while not await part.ready():
+                if running.process.returncode is not None:
+                    raise DmspError(f"{_ending(running.process.returncode)} before it was ready")
+                if time.monotonic() - begin > part.start_timeout:
+                    raise DmspError(f"was not ready after {part.start_timeout:.0f} s")
+                await asyncio.sleep(READY_INTERVAL)
+        running.up_since = time.monotonic()
+        running.seconds = running.up_since - begin
+        running.lives += 1
+        self._set(running, "healthy")
+
+    async def _spawn(self, running: Running) -> None:
+        part = running.part
+        assert part.command is not None
+        # Appending: the log may be cut while the part has it open, see logs.py.
         with (self.logs / f"{part.name}.log").open("ab") as output:
             running.process = await asyncio.create_subprocess_exec(
                 *part.command(),
@@ -269,62 +252,100 @@ class Supervisor:
                 env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8", **part.environment},
                 start_new_session=True,
             )
-        while not await part.ready():
-            if running.process.returncode is not None:
-                raise DmspError(f"ended with code {running.process.returncode} before it was ready")
-            if time.monotonic() - begin > part.start_timeout:
-                raise DmspError(f"was not ready after {part.start_timeout:.0f} s")
-            await asyncio.sleep(READY_INTERVAL)
-        running.seconds = time.monotonic() - begin
-        self._set(running, "healthy")
+        running.identity = Process.of(running.process.pid)
+        self._publish_now()
 
-    async def _watch(self, running: Running) -> None:
-        """Until the process ends, or its readiness check fails three times in a row."""
+    async def _watch(self, running: Running) -> str:
+        """Why the part ended, "" when it is asked to start again; raises when it stopped being alive."""
         assert running.process is not None
-        missed = 0
         ended = asyncio.create_task(running.process.wait())
+        asked = asyncio.create_task(running.asked.wait())
+        missed = 0
         try:
-            while missed < 3:
-                done, _ = await asyncio.wait({ended}, timeout=LIVENESS_INTERVAL)
-                if done:
-                    return
-                missed = 0 if await running.part.ready() else missed + 1
-            raise DmspError("stopped answering")
+            while missed < MISSES:
+                interval = SUSPICION_INTERVAL if missed else LIVENESS_INTERVAL
+                done, _ = await asyncio.wait(
+                    {ended, asked}, timeout=interval, return_when=asyncio.FIRST_COMPLETED
+                )
+                if ended in done:
+                    return _ending(running.process.returncode)
+                if asked in done:
+                    self._set(running, "stopping")
+                    await self._ask_to_end(running, running.part.stop_timeout)
+                    return ""
+                missed = await self._examine(running, missed)
+            raise DmspError(running.detail or "stopped answering")
         finally:
             ended.cancel()
+            asked.cancel()
+
+    async def _examine(self, running: Running, missed: int) -> int:
+        """Ask whether the part is alive; the number of checks in a row that went wrong and count."""
+        wrong = await running.part.wrong()
+        if not wrong:
+            if running.state != "healthy":
+                self._set(running, "healthy")
+            return 0
+        if not self._needs_steady(running):
+            self._set(running, "unhealthy", wrong)
+            return 0
+        if missed:
+            self._set(running, "unhealthy", wrong)
+        return missed + 1
 
     async def _publish_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(PUBLISH_INTERVAL)
-            self._publish([r.describe() for r in self.running.values()])
-
-    async def _end(self, running: Running) -> None:
-        process = running.process
-        if process is not None and process.returncode is None:
-            self._set(running, "stopping")
-            _signal(process, running.part.stop_signal)
+            self._publish_now()
             try:
-                async with asyncio.timeout(running.part.stop_timeout):
-                    await process.wait()
-            except TimeoutError:
-                log.warning("part %s did not end in time and is killed", running.part.name)
-                await self._kill(running)
-        await running.part.clean()
+                await asyncio.to_thread(box_logs.bound, self.logs)
+            except OSError as error:
+                log.warning("the logs cannot be kept small: %s", error)
+
+    async def _end(self, running: Running, deadline: float) -> None:
+        if running.runs:
+            self._set(running, "stopping")
+            left = max(0.0, deadline - time.monotonic())
+            await self._ask_to_end(running, min(running.part.stop_timeout, left))
+        await self._kill(running)
+        await self._clean(running.part)
         self._set(running, "stopped")
+
+    async def _ask_to_end(self, running: Running, timeout: float) -> None:
+        """Signal the program itself and wait; what is left of it afterwards is for :meth:`_kill`."""
+        process, identity = running.process, running.identity
+        if process is None or identity is None or process.returncode is not None:
+            return
+        # bubblewrap hands no signal on; where it has not started the program yet there is nothing to tidy up.
+        (main_of(identity) or identity).send(running.part.stop_signal)
+        try:
+            await asyncio.wait_for(process.wait(), timeout)
+        except TimeoutError:
+            log.warning("part %s did not end within %.1f s and is killed", running.part.name, timeout)
 
     async def _kill(self, running: Running) -> None:
         """End a process and what it left in its session, at once."""
         process = running.process
         if process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        if process.returncode is None:
-            await process.wait()
+        try:
+            await asyncio.wait_for(process.wait(), KILL_TIMEOUT)
+        except TimeoutError:
+            log.error("part %s: process %d does not end even when it is killed", running.part.name, process.pid)
+
+    async def _clean(self, part: Part) -> None:
+        try:
+            await asyncio.wait_for(part.clean(), CLEAN_TIMEOUT)
+        except (DmspError, OSError, TimeoutError) as error:
+            log.warning("part %s was not tidied up: %s", part.name, error or type(error).__name__)
 
 
-def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    """Signal the program itself; bubblewrap around it when that has not started it: there is nothing to tidy up."""
-    started = Process.of(process.pid)
-    if started is not None:
-        (main_of(started) or started).send(number)
+def _ending(code: int | None) -> str:
+    """How a process ended, in words; bubblewrap reports a signal as 128 + its number."""
+    number = -code if code is not None and code < 0 else (code or 0) - 128
+    try:
+        return f"was ended by {signal.Signals(number).name}"
+    except ValueError:
+        return f"ended with code {'?' if code is None else code}"

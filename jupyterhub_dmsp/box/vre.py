@@ -12,12 +12,15 @@ from pathlib import Path
 
 import httpx
 
-from jupyterhub_dmsp.box import confine, database, demo, hub_config, issuer, mount
+from jupyterhub_dmsp.box import confine, database, demo, hub_config, issuer, mount, returning
+from jupyterhub_dmsp.box.backup import safety
+from jupyterhub_dmsp.box.integrity.facts import Facts
+from jupyterhub_dmsp.box.logs import tail
+from jupyterhub_dmsp.box.part import Part, Say
 from jupyterhub_dmsp.box.rucio import config as rucio_config
 from jupyterhub_dmsp.box.rucio import parts as rucio
 from jupyterhub_dmsp.box.rucio import storage
 from jupyterhub_dmsp.box.state import State
-from jupyterhub_dmsp.box.supervisor import Part, Say, tail
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub import proxy, records
 from jupyterhub_dmsp.profiles.environments import Environments, EnvironmentSpec
@@ -81,6 +84,7 @@ class Vre:
         self.rucio_url = f"http://127.0.0.1:{ports['rucio']}"
         self.proxy_api = f"http://127.0.0.1:{ports['proxy_api']}"
         self.network: Network | None = None
+        self._bootstrapped = False
         self.environments = Environments(state / "envs")
         self._users = Ids(state / "ids" / "users.json", USERS_BASE)
         self._groups = Ids(state / "ids" / "groups.json", GROUPS_BASE)
@@ -116,6 +120,7 @@ class Vre:
         return gids
 
     def _plan(self) -> rucio_config.Plan:
+        box = self.settings.box
         restricted = {s: e.name for e in self.settings.experiments if e.groups for s in e.scopes}
         return rucio_config.Plan(
             sites=tuple(self.settings.box.site_rses),
@@ -125,6 +130,7 @@ class Vre:
             site=SITE,
             scopes=tuple(s for e in self.settings.experiments for s in e.scopes if s != demo.SCALE_SCOPE),
             restricted=restricted,
+            marks=rucio_config.Marks(box.scratch_limit, box.scratch_high, box.scratch_low, box.scratch_notice),
         )
 
     async def prepare(self) -> None:
@@ -139,6 +145,7 @@ class Vre:
             uid=self.uid("rucio"),
             gid=self.gid("rucio"),
         )
+        self._facts_of_storage(plan).remember(self.state.path)
         await asyncio.to_thread(
             issuer.ensure_users,
             self.settings.box.users,
@@ -151,6 +158,20 @@ class Vre:
             ports = (self.ports["hub"], self.ports["rucio"])
             self.network = await Network.load_or_choose(self.state.path, ports=ports, internet=internet)
             await self.network.ensure()
+
+    def _facts_of_storage(self, plan: rucio_config.Plan) -> Facts:
+        """What ``dmsp scratch check`` has to know."""
+        return Facts(
+            storage=plan.storage,
+            rucio=self.state / "rucio",
+            env=self._env(),
+            etc=self._etc("integrity"),
+            scratch=plan.scratch,
+            sites=plan.sites,
+            scopes=self._scope_gids(),
+            uid=self.uid("rucio"),
+            gid=self.gid("rucio"),
+        )
 
     def parts(self) -> list[Part]:
         """All parts, in the order in which people see them."""
@@ -248,8 +269,12 @@ class Vre:
                 uid=self.uid("rucio"),
                 gid=self.gid("rucio"),
             )
-            say("bringing the catalogue up to date")
-            await self._bootstrap()
+            if not self._bootstrapped:
+                say("bringing the catalogue up to date")
+                await self._bootstrap()
+                look = self._in_rucio(returning.command(str(self._env() / "bin" / "python")))
+                await returning.reconcile(self.state, look, rucio.environment(directory), say)
+                self._bootstrapped = True
 
         return Part(
             name="rucio",
@@ -275,10 +300,22 @@ class Vre:
         return self._confined("rucio", command, writable, rucio.readable(self._env()))
 
     async def _bootstrap(self) -> None:
-        """Schema, accounts and RSEs; the passwords go through standard input."""
-        directory = self.state / "rucio"
+        """Schema, accounts and RSEs; the tables of an earlier Rucio are upgraded, with a copy made first."""
         names = {"root": "rucio-root-password", rucio_config.SERVICE_ACCOUNT: "rucio-hub-password"}
         passwords = {account: self.state.secret(name).read_text().strip() for account, name in names.items()}
+        document = self._plan().document(passwords)
+        code = await self._run_bootstrap(document)
+        if code == rucio.OTHER_VERSION:
+            await safety.keep_database(self.state, self.ports["database"])
+            code = await self._run_bootstrap({**document, "upgrade": True})
+        if code:
+            last = tail(self.state / "logs" / "bootstrap.log", 1)
+            raise DmspError(
+                f"Rucio's catalogue could not be prepared: {last}.", "`dmsp logs bootstrap` shows more."
+            )
+
+    async def _run_bootstrap(self, document: dict[str, object]) -> int | None:
+        """The passwords go through standard input; gives the exit code."""
         with (self.state / "logs" / "bootstrap.log").open("ab") as output:
             process = await asyncio.create_subprocess_exec(
                 *self._in_rucio(rucio.bootstrap_command(self._env())),
@@ -286,26 +323,39 @@ class Vre:
                 stdout=output,
                 stderr=output,
                 cwd="/",
-                env=rucio.environment(directory),
+                env=rucio.environment(self.state / "rucio"),
             )
-            document = json.dumps(self._plan().document(passwords)).encode()
-            await asyncio.wait_for(process.communicate(document), BOOTSTRAP_TIMEOUT)
-        if process.returncode:
-            last = tail(self.state / "logs" / "bootstrap.log", 1)
-            raise DmspError(
-                f"Rucio's catalogue could not be prepared: {last}.", "`dmsp logs bootstrap` shows more."
-            )
+            try:
+                await asyncio.wait_for(process.communicate(json.dumps(document).encode()), BOOTSTRAP_TIMEOUT)
+            except TimeoutError:
+                raise DmspError(
+                    f"Rucio's catalogue was not prepared within {BOOTSTRAP_TIMEOUT:.0f} s.",
+                    "`dmsp logs bootstrap` shows more.",
+                ) from None
+            finally:
+                if process.returncode is None:
+                    process.kill()
+        return process.returncode
 
     def _daemons(self) -> Part:
         directory = self.state / "rucio"
         started = time.time()
+
+        def command() -> list[str]:
+            nonlocal started
+            # What an earlier process said about itself does not count.
+            started = time.time()
+            return self._in_rucio(rucio.daemons_command(self._env()))
+
         return Part(
             name="daemons",
             title="Rucio daemons and transfers",
-            command=lambda: self._in_rucio(rucio.daemons_command(self._env())),
-            environment=rucio.environment(directory),
+            command=command,
+            environment=rucio.environment(directory) | rucio.test_aids(),
             ready=lambda: rucio.daemons_ready(directory, since=started),
-            needs=("rucio",),
+            alive=lambda: rucio.daemons_wrong(directory),
+            needs=("rucio", "database"),
+            stop_timeout=5.0,
         )
 
     def _scratch(self) -> Part:
@@ -321,6 +371,7 @@ class Vre:
             prepare=prepare,
             command=lambda: mount.command(source, directory),
             ready=lambda: mount.ready(directory),
+            alive=lambda: mount.wrong(directory),
             clean=lambda: mount.release(directory),
             address=str(directory / mount.POINT),
         )
@@ -363,7 +414,12 @@ class Vre:
             "settings_file": str(self.settings_file or ""),
             "network": self.network.facts() if self.network else None,
             "catalogue_path": "",
-            "lake": {"rucio_url": self._inner_rucio, "auth_url": self._inner_rucio, "site": SITE},
+            "lake": {
+                "id": state.lake_id(self._inner_rucio),
+                "rucio_url": self._inner_rucio,
+                "auth_url": self._inner_rucio,
+                "site": SITE,
+            },
             "box": {
                 "issuer": self.issuer,
                 "rucio_url": self.rucio_url,
@@ -385,12 +441,14 @@ class Vre:
         config = directory / "jupyterhub_config.py"
         hub = [sys.executable, "-m", "jupyterhub_dmsp.hub", "-f", str(config)]
         guarded = ["setpriv", "--pdeathsig", "TERM", *hub]
+        # JupyterHub upgrades its database with the program alembic, which is installed beside it.
+        path = f"{Path(sys.prefix, 'bin')}:{os.environ.get('PATH', '/usr/bin:/bin')}"
         return Part(
             name="hub",
             title="JupyterHub",
             prepare=prepare,
             command=lambda: guarded,
-            environment=installer_environment(),
+            environment=installer_environment() | {"PATH": path},
             ready=lambda: answers(f"{self.address}hub/health"),
             needs=("proxy", "issuer"),
             address=f"http://{self.inner_host}:{self.ports['hub']}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from jupyterhub_dmsp import settings
 from jupyterhub_dmsp.box import display, doctor, run
+from jupyterhub_dmsp.box import follow as following
 from jupyterhub_dmsp.box.state import State
 from jupyterhub_dmsp.cli.base import (
     DEFAULT_STATE,
@@ -77,13 +79,20 @@ def status(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> N
         print_json(report)
     elif report["parts"]:
         table = Table(box=None, header_style="bold")
-        for heading in ("part", "state", "pid", "memory", "address"):
-            table.add_column(heading, justify="right" if heading in ("pid", "memory") else "left")
+        for heading in ("part", "state", "pid", "memory", "restarts", "address"):
+            right = heading in ("pid", "memory", "restarts")
+            table.add_column(heading, justify="right" if right else "left")
         for part in report["parts"]:
             memory = f"{part['rss_bytes'] / 1e6:.0f} MB" if part["rss_bytes"] else ""
             state_text = f"{part['state']} ({part['detail']})" if part["detail"] else part["state"]
-            table.add_row(part["name"], state_text, str(part["pid"] or ""), memory, part["address"])
+            restarts = str(part["restarts"] or "")
+            table.add_row(part["name"], state_text, str(part["pid"] or ""), memory, restarts, part["address"])
         out.print(table)
+        for part in report["parts"]:
+            if part["state"] == "failed" and part["last_failure"]:
+                failure = part["last_failure"]
+                out.print(f"\n{part['name']} has failed at {failure['at']}: {failure['reason']}", markup=False)
+                out.print(failure["log"], highlight=False, markup=False)
         out.print(f"\n{report['address']}", highlight=False)
     else:
         err.print("No box runs on this state.")
@@ -108,10 +117,16 @@ def logs(
     part: Annotated[str | None, typer.Argument(help="Part whose log is wanted; all when not given.")] = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as lines come.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="Lines of each log.")] = 50,
+    request: Annotated[
+        str | None, typer.Option("--request", metavar="ID", help="All lines of one request, of all logs.")
+    ] = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Show the log of a part, or of all."""
     directory = State(state) / "logs"
+    if request is not None:
+        _show_request(directory, request)
+        return
     files = sorted(directory.glob("*.log")) if directory.is_dir() else []
     names = [file.stem for file in files]
     if part is not None:
@@ -122,6 +137,16 @@ def logs(
         raise DmspError("There are no logs yet.", "`dmsp up` writes them.")
     command = ["tail", "-n", str(lines), *(["-F"] if follow else []), *map(str, files)]
     os.execvp("tail", command)  # noqa: S606
+
+
+def _show_request(directory: Path, identity: str) -> None:
+    found = following.lines_of(directory, identity)
+    if not found:
+        raise DmspError(f"No log knows the request {identity}.", "Older lines may have been rotated away.")
+    width = max(len(line.log) for line in found)
+    for line in found:
+        # As they are: a log is no markup, and what is piped on must not be wrapped.
+        sys.stdout.write(f"{line.log:<{width}}  {line.text}\n")
 
 
 @app.command(name="doctor")

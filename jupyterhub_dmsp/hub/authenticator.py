@@ -14,10 +14,12 @@ from tornado.httpclient import HTTPClientError
 from traitlets import Any as AnyTrait
 from traitlets import Integer, List, Unicode, default
 
+from jupyterhub_dmsp import tracing
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub import token
 from jupyterhub_dmsp.hub.errors import IssuerDown, LoginAgain, unreachable
 from jupyterhub_dmsp.identity import claims
+from jupyterhub_dmsp.identity.tokens import CLOCK_TOLERANCE
 
 REQUEST_TIMEOUT = 10.0
 RECHECK = 15.0
@@ -66,6 +68,7 @@ class DMSPAuthenticator(GenericOAuthenticator):
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._checked: dict[str, float] = {}
         self.tokens = token.TokenService(self)
+        tracing.log_like(self.log)
 
     @default("auth_state_groups_key")
     def _default_groups_key(self) -> Any:
@@ -110,11 +113,18 @@ class DMSPAuthenticator(GenericOAuthenticator):
         return min(float(self.token_leeway), life / 2)
 
     def is_fresh(self, state: Mapping[str, Any]) -> bool:
-        """Whether the access token is good for longer than the leeway."""
-        return bool(state.get("expires_at", 0) - time.time() > self.leeway(state))
+        """Whether the access token is good for longer than the leeway, and was not obtained in the future.
+
+        The clock was set back then: whoever checks ``iat`` refuses the token.
+        """
+        now = time.time()
+        if state.get("obtained_at", 0) > now + CLOCK_TOLERANCE:
+            return False
+        return bool(state.get("expires_at", 0) - now > self.leeway(state))
 
     async def authenticate(self, handler: Any, data: Any = None, **kwargs: Any) -> Any:
         """Stock login with sentences for what goes wrong, and one name for one person."""
+        tracing.enter(handler.request.headers.get(tracing.HEADER) if hasattr(handler, "request") else None)
         try:
             model = await super().authenticate(handler, data, **kwargs)
         except Exception as error:

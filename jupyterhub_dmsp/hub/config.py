@@ -10,8 +10,11 @@ from urllib.parse import urlparse
 from jupyterhub import version_info
 
 from jupyterhub_dmsp import settings as dmsp_settings
+from jupyterhub_dmsp.hub import quiet
 from jupyterhub_dmsp.hub.discovery import Endpoints, discover
 from jupyterhub_dmsp.hub.form import TEMPLATES
+from jupyterhub_dmsp.hub.headers import cookies
+from jupyterhub_dmsp.hub.requests import log_request
 from jupyterhub_dmsp.hub.token import SCOPE
 from jupyterhub_dmsp.settings import Settings, read_secret
 
@@ -41,8 +44,11 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Cross-Origin-Opener-Policy": "same-origin",
+    # Pages carry tokens in forms, and new API tokens in plain sight.
+    "Cache-Control": "no-store",
+    "Server": "JupyterHub",
 }
-"""Headers of the hub's pages; a user's server sends its own."""
+"""Headers of the hub's pages; a user's server sends its own (:mod:`jupyterhub_dmsp.hub.headers`)."""
 
 
 def configure(
@@ -112,9 +118,12 @@ def configure(
 
 
 def _hub(c: Any, hub: Path, public_url: str, hub_url: str, chosen: Settings) -> None:
+    quiet.install()
     c.JupyterHub.bind_url = public_url
     c.JupyterHub.hub_bind_url = hub_url
     c.JupyterHub.db_url = f"sqlite:///{hub}/jupyterhub.sqlite"
+    # An earlier JupyterHub's database is upgraded at the start; JupyterHub copies it first, beside itself.
+    c.JupyterHub.upgrade_db = True
     c.JupyterHub.cookie_secret_file = str(hub / "cookie_secret")
     # Sessions and proxy belong to others: a hub that ends, for whatever reason, leaves them alone.
     c.JupyterHub.cleanup_servers = False
@@ -126,7 +135,13 @@ def _hub(c: Any, hub: Path, public_url: str, hub_url: str, chosen: Settings) -> 
         "dmsp_support": chosen.site.support,
     }
     # A launch that takes longer than this (seconds) goes on behind the progress page.
-    c.JupyterHub.tornado_settings = {"headers": dict(HEADERS), "slow_spawn_timeout": 1}
+    c.JupyterHub.tornado_settings = {
+        "headers": dict(HEADERS),
+        "slow_spawn_timeout": 1,
+        "log_function": log_request,
+        "cookie_options": cookies(public_url),
+        "xsrf_cookie_kwargs": cookies(public_url),
+    }
 
 
 def _proxy(c: Any, api_url: str, password: str, dynamic: str, gid: int | None) -> None:

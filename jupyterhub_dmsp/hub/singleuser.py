@@ -7,10 +7,14 @@ The hub's token comes in a file, is kept in this process's memory and reaches ne
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn, cast
+
+from jupyterhub_dmsp.hub import quiet
+from jupyterhub_dmsp.hub.headers import LAB
 
 TOKEN_FILE = "hub-token"  # noqa: S105 - a file's name
 UNUSED = ("jupyter_lsp", "notebook_shim")
@@ -42,6 +46,11 @@ def defaults(token: str) -> dict[str, Any]:
             "jpserver_extensions": dict.fromkeys(UNUSED, False),
             # Not a login shell: /etc/profile would put the machine's PATH in place of the profile's.
             "terminado_settings": {"shell_command": ["/bin/bash"]},
+            "tornado_settings": {
+                "headers": dict(LAB),
+                # The hub hands its own options on for the login cookies; this one is Jupyter Server's.
+                "xsrf_cookie_kwargs": json.loads(os.environ.get("JUPYTERHUB_COOKIE_OPTIONS", "{}")),
+            },
         },
     }
 
@@ -53,6 +62,7 @@ def run(argv: list[str]) -> None:
     from jupyterhub_dmsp.identity.hub_source import set_session_api_token
 
     token = take_token()
+    quiet.install()
     set_session_api_token(token)
 
     from jupyterhub.singleuser.extension import JupyterHubSingleUser

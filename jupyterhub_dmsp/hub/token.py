@@ -15,10 +15,11 @@ from jupyterhub.user import User
 from tornado import web
 from tornado.httpclient import HTTPClientError
 
+from jupyterhub_dmsp import tracing
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub.errors import IssuerDown, LoginAgain, Refused, oauth_error, unreachable
 from jupyterhub_dmsp.identity import exchange
-from jupyterhub_dmsp.identity.tokens import Token
+from jupyterhub_dmsp.identity.tokens import CLOCK_TOLERANCE, Token
 
 if TYPE_CHECKING:
     from jupyterhub_dmsp.hub.authenticator import DMSPAuthenticator
@@ -29,9 +30,10 @@ SCOPE = "custom:dmsp:token"
 
 @dataclass(frozen=True)
 class Kept:
-    """A token and the moment from which it counts as old, in Unix time."""
+    """A token, when it came and the moment from which it counts as old, both in Unix time."""
 
     token: Token
+    since: float
     old_at: float
 
 
@@ -68,7 +70,8 @@ class TokenService:
 
     def _young(self, username: str, audience: str) -> Token | None:
         kept = self._kept.get((username, audience))
-        return kept.token if kept and time.time() < kept.old_at else None
+        # One that came in the future: the clock was set back, and whoever checks `iat` refuses it.
+        return kept.token if kept and kept.since - CLOCK_TOLERANCE <= time.time() < kept.old_at else None
 
     async def _exchange(self, user: Any, audience: str) -> tuple[Token, bool]:
         try:
@@ -85,9 +88,10 @@ class TokenService:
                 raise LoginAgain from error
             raise Refused(audience) from error
         token = exchange.token_from_response(answer, audience)
-        life = token.expires_at - time.time()
+        now = time.time()
+        life = token.expires_at - now
         old_at = token.expires_at - min(float(self.authenticator.token_leeway), life / 2)
-        self._kept[user.name, audience] = Kept(token, old_at)
+        self._kept[user.name, audience] = Kept(token, now, old_at)
         return token, True
 
     def _last_resort(self, username: str, audience: str, error: Exception) -> Token:
@@ -105,9 +109,16 @@ class TokenHandler(APIHandler):
     """
 
     def set_default_headers(self) -> None:
-        """Nothing of this is ever kept by a cache, refusals included."""
+        """Nothing of this is ever kept by a cache, refusals included; all of it has the request's id."""
         super().set_default_headers()
         self.set_header("Cache-Control", "no-store")
+        if tracing.current():
+            self.set_header(tracing.HEADER, tracing.current())
+
+    async def prepare(self) -> None:
+        """Take up the id that the session's request has."""
+        self.set_header(tracing.HEADER, tracing.enter(self.request.headers.get(tracing.HEADER)))
+        await super().prepare()
 
     async def get(self) -> None:
         """Answer with a token for the audience asked."""

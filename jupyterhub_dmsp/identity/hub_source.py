@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
+from jupyterhub_dmsp import tracing
 from jupyterhub_dmsp.identity import claims
 from jupyterhub_dmsp.identity.errors import (
     AudienceRefused,
@@ -78,7 +79,7 @@ class HubTokenSource:
             TokenMalformed: the hub answered something else.
             NoSessionToken: this process is not a session of a hub.
         """
-        headers = {"Authorization": f"token {self._api_token().get_secret_value()}"}
+        headers = {"Authorization": f"token {self._api_token().get_secret_value()}", **tracing.headers()}
         try:
             answer = await self._http().get(self._url, params={"audience": self._audience}, headers=headers)
         except httpx.TimeoutException as error:

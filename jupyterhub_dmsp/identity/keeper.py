@@ -9,7 +9,7 @@ import random
 from pathlib import Path
 
 from jupyterhub_dmsp.errors import DmspError
-from jupyterhub_dmsp.identity.tokens import Token, TokenSource, write_bearer_file
+from jupyterhub_dmsp.identity.tokens import CLOCK_TOLERANCE, Token, TokenSource, write_bearer_file
 
 log = logging.getLogger(__name__)
 FIRST_BACKOFF = 1.0
@@ -94,7 +94,9 @@ class BearerKeeper:
     async def _step(self) -> float:
         """Write what has to be written; returns the seconds until the next look."""
         margin = min(self._leeway, self._lifetime / 2)
-        due = self._token is None or self._token.seconds_left() <= margin
+        left = self._token.seconds_left() if self._token else 0.0
+        # More is left than it ever had: the clock was set back, and whoever checks `iat` refuses the token.
+        due = left <= margin or left > self._lifetime + CLOCK_TOLERANCE
         if due:
             await self._write(await self._source.get())
         elif not await asyncio.to_thread(self._path.exists):

@@ -31,6 +31,8 @@ from jupyterhub_dmsp.identity.errors import (
 
 log = logging.getLogger(__name__)
 MAX_BYTES = 64 * 1024
+CLOCK_TOLERANCE = 5.0
+"""Seconds by which the clock may be set back without a word: NTP does it all the time."""
 RETRY = 5.0
 """Seconds for which a failed refresh is not tried again while the old token can still be used."""
 
@@ -209,9 +211,14 @@ class _Cached:
     token: Token
     lifetime: float
     end: float
+    offset: float
 
     def left(self, wall: float, monotonic: float) -> float:
         return min(self.token.expires_at - wall, self.end - monotonic)
+
+    def is_of_the_future(self, wall: float, monotonic: float) -> bool:
+        """The wall clock was set back since: whoever checks ``iat`` refuses the token."""
+        return wall - monotonic < self.offset - CLOCK_TOLERANCE
 
 
 class Refreshing:
@@ -270,6 +277,8 @@ class Refreshing:
         return cached.left(self._wall(), self._monotonic())
 
     def _fresh(self, cached: _Cached) -> bool:
+        if cached.is_of_the_future(self._wall(), self._monotonic()):
+            return False
         return self._left(cached) > min(self._leeway, cached.lifetime / 2)
 
     async def _fetch(self) -> Token:
@@ -286,7 +295,8 @@ class Refreshing:
         if left <= 0:
             self._not_before = self._monotonic() + RETRY
             raise TokenExpired("The token that came is expired already.")
-        self._cached = _Cached(token, left, self._monotonic() + left)
+        now = self._monotonic()
+        self._cached = _Cached(token, left, now + left, self._wall() - now)
         return token
 
     def _landed(self, flight: asyncio.Task[Token]) -> None:

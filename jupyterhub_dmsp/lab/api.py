@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jupyterhub_dmsp import __version__
-from jupyterhub_dmsp.lab.errors import BadRequest
+from jupyterhub_dmsp.lab.errors import BadRequest, fault_of
 from jupyterhub_dmsp.lab.records import Attachment
 from jupyterhub_dmsp.lab.service import Service
 from jupyterhub_dmsp.lab.snippets import LANGUAGES, snippets, suggest, valid
@@ -125,9 +125,7 @@ async def children(call: Call) -> Answer:
         refresh=call.flag("refresh"),
     )
     known = await call.service.availability(page.rows)
-    error = None
-    if page.error is not None:
-        error = {"code": page.error.code, "message": str(page.error), "action": page.error.action}
+    error = fault_of(page.error).as_dict() if page.error is not None else None
     rows = [
         {
             "kind": row.kind,

@@ -8,16 +8,22 @@ import secrets
 import time
 
 from jupyterhub_dmsp.errors import DmspError
-from jupyterhub_dmsp.lab.errors import BadRequest, Fault, NoAttachment, fault_of
+from jupyterhub_dmsp.lab import keeping
+from jupyterhub_dmsp.lab.errors import PASSING, BadRequest, Fault, NoAttachment, fault_of
 from jupyterhub_dmsp.lab.flow import Flow, Tools
+from jupyterhub_dmsp.lab.keeping import FIRST_WATCH, Keeper
 from jupyterhub_dmsp.lab.records import RUNNING, Attachment, attachment_id
 from jupyterhub_dmsp.lab.snippets import suggest, valid
 from jupyterhub_dmsp.lake.did import Did
 from jupyterhub_dmsp.lake.errors import Forbidden, LakeError, NotFound
+from jupyterhub_dmsp.lake.models import Rule
 
 log = logging.getLogger(__name__)
 LONGEST_LIFETIME = 366 * 86400
 WATCH = 60.0
+RESUME = 5.0
+"""Seconds until what a passing fault has stopped is tried again; each time twice as many."""
+LONGEST_RESUME = 30.0
 
 
 class Attachments:
@@ -25,7 +31,7 @@ class Attachments:
 
     Args:
         tools: what each flow works with; its `changed` is called on every change.
-        lake: URL of the lake, part of the ids.
+        lake: name of the lake, part of the ids.
         lifetime: seconds a rule lives unless asked otherwise.
     """
 
@@ -39,7 +45,8 @@ class Attachments:
         self._changes: dict[str, asyncio.Event] = {}
         # Guards _flows and _tasks of one id against two requests for the same DID at once.
         self._locks: dict[str, asyncio.Lock] = {}
-        self._watcher: asyncio.Task[None] | None = None
+        self._keeper = Keeper(tools.client)
+        self._watchers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Take up what was going on when the last server stopped."""
@@ -56,7 +63,12 @@ class Attachments:
             if attachment.state in RUNNING:
                 await asyncio.to_thread(self._tools.manifests.write, attachment)
                 self._go(flow)
-        self._watcher = asyncio.create_task(self._watch(), name="dmsp-rules")
+        self._watchers = [
+            asyncio.create_task(self._watch(), name="dmsp-rules"),
+            asyncio.create_task(self._resume(), name="dmsp-resume"),
+        ]
+        for task in self._watchers:
+            task.add_done_callback(_complain)
 
     async def _recheck(self, flow: Flow, mounted: bool) -> None:
         try:
@@ -66,7 +78,7 @@ class Attachments:
 
     async def stop(self) -> None:
         """Stop all tasks; the records keep where they were."""
-        tasks = [*self._tasks.values(), *([self._watcher] if self._watcher else [])]
+        tasks = [*self._tasks.values(), *self._watchers]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -249,28 +261,70 @@ class Attachments:
         old = self._tasks.get(flow.attachment.id)
         if old is not None:
             old.cancel()
+        log.info("attachment %s of %s", flow.attachment.id, flow.attachment.did)
         task = asyncio.create_task(flow.run(), name=f"dmsp-{flow.attachment.id}")
         self._tasks[flow.attachment.id] = task
         task.add_done_callback(_complain)
 
     async def _watch(self) -> None:
-        """Once a minute, one call: are the rules of what is ready still there?"""
+        """Now and then, one call: how are the rules of what is attached?"""
+        pause = FIRST_WATCH
         while True:
-            await asyncio.sleep(WATCH)
+            await asyncio.sleep(pause)
             await self.check_rules()
+            pause = keeping.WATCH
+
+    async def _resume(self) -> None:
+        """What the lake, the issuer or an old login stopped goes on by itself when they are back."""
+        pause = RESUME
+        while True:
+            await asyncio.sleep(pause)
+            waiting = [flow for flow in self._flows.values() if _stopped(flow.attachment)]
+            pause = min(LONGEST_RESUME, 2 * pause) if waiting else RESUME
+            # All at once: of one alone Rucio may have nothing but faults, or silence.
+            await asyncio.gather(*(self._take_up(flow) for flow in waiting))
+
+    async def _take_up(self, flow: Flow) -> None:
+        if not await flow.answers():
+            return
+        async with self._locks.setdefault(flow.attachment.id, asyncio.Lock()):
+            # Looked at again: the user may have released or retried it meanwhile.
+            if self._flows.get(flow.attachment.id) is not flow or not _stopped(flow.attachment):
+                return
+            log.info("%s goes on: the lake answers again", flow.attachment.did)
+            if flow.attachment.state == "ready":
+                await flow.keep()
+            else:
+                await self._restart(flow)
 
     async def check_rules(self) -> None:
-        """Compare what is ready with the rules that there are."""
-        ready = [f for f in self._flows.values() if f.attachment.state == "ready" and f.attachment.rule_id]
-        if not ready:
-            return
+        """Look after the rules of all that is attached; try again what failed and may succeed now."""
+        held = [f for f in self._flows.values() if f.attachment.rule_id and f.attachment.state != "failed"]
         try:
-            rules = {rule.id: rule for rule in await self._tools.client.own_rules()}
+            rules = {rule.id: rule for rule in await self._tools.client.own_rules()} if held else {}
         except DmspError as error:
             log.info("rules not checked: %s", fault_of(error).message)
             return
-        for flow in ready:
-            await flow.verify_rule(rules.get(flow.attachment.rule_id or ""))
+        for flow in list(self._flows.values()):
+            async with self._locks.setdefault(flow.attachment.id, asyncio.Lock()):
+                if self._flows.get(flow.attachment.id) is not flow:
+                    continue  # released meanwhile
+                try:
+                    await self._look_after(flow, rules)
+                except DmspError as error:
+                    log.info("%s: rule not checked: %s", flow.attachment.did, fault_of(error).message)
+
+    async def _look_after(self, flow: Flow, rules: dict[str, Rule]) -> None:
+        attachment = flow.attachment
+        rule = rules.get(attachment.rule_id or "")
+        if attachment.state == "failed":
+            if await self._keeper.may_try_again(flow):
+                await self._restart(flow)
+        elif attachment.state == "ready" and attachment.rule_id:
+            if await self._keeper.check_ready(flow, rule):
+                self._go(flow)
+        elif rule is not None:
+            await self._keeper.renew(flow, rule)
 
     def _flow(self, ident: str) -> Flow:
         try:
@@ -287,6 +341,15 @@ class Attachments:
         return lifetime
 
 
+def _stopped(attachment: Attachment) -> bool:
+    """Whether a passing fault keeps it from being ready, or from being kept although it is."""
+    code = (attachment.error or {}).get("code", "")
+    if attachment.state == "ready":
+        retry = (attachment.error or {}).get("action") in ("retry", "wait", "login")
+        return code == "not_kept" and attachment.rule_id is None and retry
+    return attachment.state == "failed" and code in PASSING
+
+
 def _kept(attachment: Attachment) -> Fault | None:
     """The error that the record has, to be written again."""
     error = attachment.error
@@ -295,4 +358,4 @@ def _kept(attachment: Attachment) -> Fault | None:
 
 def _complain(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("an attachment's task ended by an unexpected error", exc_info=error)
+        log.error("%s ended by an unexpected error", task.get_name(), exc_info=error)

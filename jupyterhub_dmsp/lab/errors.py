@@ -70,6 +70,12 @@ def fault_of(error: DmspError) -> Fault:
     )
 
 
+PASSING = frozenset(
+    {"rucio_down", "rucio_slow", "cut_off", "too_many", "rucio_fault", "issuer_down", "login", "unauthorised"}
+)
+"""Codes of faults that go away without the user doing anything to the attachment itself."""
+
+
 def answer(fault: Fault, request_id: str) -> dict[str, Any]:
     """The JSON body of an error."""
     return {"error": {**fault.as_dict(), "request_id": request_id}}

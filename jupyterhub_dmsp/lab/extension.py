@@ -8,6 +8,7 @@ from pathlib import Path
 from jupyter_server.extension.application import ExtensionApp
 from traitlets import Int, List, Unicode
 
+from jupyterhub_dmsp import tracing
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.lab.handlers import lab_handlers
 from jupyterhub_dmsp.lab.service import Service, let_kernels_import
@@ -78,6 +79,7 @@ class DmspLab(ExtensionApp):
         server = self.serverapp
         if server is None:
             return
+        tracing.log_like(server.log)
         try:
             session = self.session()
             if session.lake.mode != "replica":

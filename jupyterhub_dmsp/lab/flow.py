@@ -12,18 +12,23 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from jupyterhub_dmsp import tracing
 from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.identity.errors import IssuerDown
 from jupyterhub_dmsp.lab.errors import Fault, fault_of
 from jupyterhub_dmsp.lab.manifest import Manifests, digest_of
 from jupyterhub_dmsp.lab.progress import Progress
 from jupyterhub_dmsp.lab.records import Attachment, Records, State
+from jupyterhub_dmsp.lab.room import with_numbers
 from jupyterhub_dmsp.lake.client import RucioClient
 from jupyterhub_dmsp.lake.errors import (
     CutOff,
     EmptyDataset,
     NotFound,
+    QuotaExceeded,
     RucioDown,
     RucioSlow,
+    ScratchFull,
     ServerFault,
     TooMany,
 )
@@ -40,9 +45,15 @@ LONGEST_MOVING = 1.0
 LONGEST_WAITING = 5.0
 """The same before the first file: it may wait in a queue for hours."""
 LANDING_PATIENCE = 60.0
+AWAY_PATIENCE = 30.0
+"""Seconds for which a new attachment waits for a lake or an issuer that is away; then it has failed, for now."""
+PROBE_TIMEOUT = 10.0
+FAULTY_PATIENCE = 5.0
+"""The same for a lake that answers, but with nonsense or faults: it may do so for this request for ever."""
 MOUNT_AGAIN = 2.0
 Listed = tuple[Sequence[LakeFile], Sequence[str], Sequence[str]]
-_PASSING = (RucioDown, RucioSlow, CutOff, TooMany, ServerFault)
+_AWAY = (RucioDown, RucioSlow, TooMany, IssuerDown)
+_PASSING = (*_AWAY, CutOff, ServerFault)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,14 @@ class NotLanded(DmspError):
     status = 409
 
 
+class Unexpected(DmspError):
+    """A fault of ours; the log has it."""
+
+    code = "internal"
+    action = "contact"
+    status = 500
+
+
 class Hidden(DmspError):
     """The files are on scratch, and this user may not read them."""
 
@@ -99,25 +118,32 @@ class Flow:
     files: list[LakeFile] = field(default_factory=list)
     wanted: list[Wanted] = field(default_factory=list)
     progress: Progress | None = None
+    note: Fault | None = None
     # Guards the record: the flow's task and a request of the user's may both take a step.
     saving: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self) -> None:
         """Go on from the record's state until there is nothing to wait for."""
-        try:
-            await self._run()
-        except _PASSING as error:
-            await self.fail(error)
-        except DmspError as error:
-            log.warning("%s: %s", self.attachment.id, getattr(error, "reason", "") or error)
-            await self.fail(error)
+        # Its own id and not that of the request that began it: this goes on for hours.
+        with tracing.use(self.attachment.id):
+            try:
+                await self._run()
+            except DmspError as error:
+                log.warning("%s: %s", self.attachment.did, getattr(error, "reason", "") or error)
+                await self.fail(error)
+            except Exception:
+                # The last wall: an attachment that waits for a task that is no more would wait for ever.
+                log.exception("%s failed unexpectedly", self.attachment.did)
+                await self.fail(
+                    Unexpected("This failed unexpectedly.", "Try again; ask support when it stays.")
+                )
 
     async def _run(self) -> None:
         attachment = self.attachment
         if not self.files:
             self._take(await self.tools.records.content(attachment.id))
         if attachment.state == "requested":
-            await self._request()
+            await self._request_patiently()
         if attachment.state in {"replicating", "stuck"}:
             await self._follow()
         if attachment.state == "landing":
@@ -135,6 +161,9 @@ class Flow:
             moved = state is not None and state != attachment.state
             attachment.updated_at = time.time()
             state = state or attachment.state
+            if state not in {"landing", "replicating"}:
+                self.note = None
+            fault = fault or self.note
             if state != "replicating":
                 attachment.rate = attachment.eta = None
             fresh = replace(
@@ -156,6 +185,37 @@ class Flow:
         self.files = list(files)
         self.wanted = [Wanted(self.tools.paths.of(f.did.scope, f.did.name), f.bytes) for f in files]
         self.progress = Progress(self.files, self.wanted)
+
+    async def _request_patiently(self) -> None:
+        """Request it; passing faults are shown and waited out for a while."""
+        began, interval = time.monotonic(), 2 * FIRST_POLL
+        while True:
+            try:
+                await self._request()
+                return
+            except _PASSING as error:
+                patience = AWAY_PATIENCE if isinstance(error, _AWAY) else FAULTY_PATIENCE
+                if time.monotonic() - began > patience:
+                    raise
+                log.info("%s: %s", self.attachment.did, getattr(error, "reason", "") or error)
+                await self._wait_out(error)
+                pause = max(interval, getattr(error, "retry_after", 0.0))
+            interval = min(LONGEST_POLL, 2 * interval)
+            await asyncio.sleep(min(pause, LONGEST_POLL))
+
+    async def answers(self) -> bool:
+        """Whether the lake tells of this DID now."""
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                await self.tools.client.did(self.attachment.parsed)
+        except (DmspError, TimeoutError):
+            return False
+        return True
+
+    async def keep(self) -> None:
+        """Once more: keep on scratch what is usable but has no rule."""
+        with tracing.use(self.attachment.id):
+            await self._pin_ready()
 
     async def _request(self) -> None:
         """Read the files; when all are on scratch they are usable now and pinned after, else replicate."""
@@ -191,13 +251,24 @@ class Flow:
                 fresh = [f for f in batch if f not in files]
                 files.update(dict.fromkeys(fresh))
                 if all(look.result() for look in looks if look.done()):
-                    looks.append(asyncio.create_task(self._here(fresh)))
+                    looks.append(asyncio.create_task(self.seen(fresh)))
             return list(files), all(await asyncio.gather(*looks))
         finally:
             for look in looks:
                 look.cancel()
 
-    async def _here(self, files: Sequence[LakeFile]) -> bool:
+    def begin_again(self, note: Fault) -> None:
+        """Nothing is known to be there any more: what was ready is looked for, or copied, once more.
+
+        Args:
+            note: told until it is ready again.
+        """
+        self._take(self.files)
+        self.note = note
+        self.attachment.files_ready = self.attachment.bytes_ready = 0
+
+    async def seen(self, files: Sequence[LakeFile]) -> bool:
+        """Whether these are on the mount with their sizes; no when the mount does not answer."""
         wanted = [Wanted(self.tools.paths.of(f.did.scope, f.did.name), f.bytes) for f in files]
         try:
             return len((await self.tools.mount.look(wanted)).present) == len(wanted)
@@ -206,10 +277,11 @@ class Flow:
 
     async def _pin(self) -> Rule | None:
         """Have a rule; one call, three when there was an own one."""
-        attachment = self.attachment
-        pinned = await self.tools.client.pin(
-            attachment.parsed, self.tools.rse, attachment.lifetime, "dmsp attach"
-        )
+        attachment, client, rse = self.attachment, self.tools.client, self.tools.rse
+        try:
+            pinned = await client.pin(attachment.parsed, rse, attachment.lifetime, "dmsp attach")
+        except (QuotaExceeded, ScratchFull) as error:
+            raise await with_numbers(error, client, rse, attachment.bytes_total) from error
         attachment.rule_id = pinned.rule_id
         # What we once made stays ours when it is found again.
         attachment.rule_made = attachment.rule_made or pinned.made
@@ -288,6 +360,7 @@ class Flow:
         fault = await self._stuck_fault(rule) if state == "stuck" else None
         if rule.state == "WAITING_APPROVAL":
             fault = Fault("approval", "The replication waits for somebody to approve it.", "wait")
+        fault = fault or (self.note if state == "replicating" else None)
         after = (attachment.files_ready, attachment.bytes_ready, state, fault.as_dict() if fault else None)
         if before != after:
             await self.save(state, fault)
@@ -395,26 +468,7 @@ class Flow:
             return
         if not mounted:
             attachment.state = "landing"
-        elif await self._here(self.files):
+        elif await self.seen(self.files):
             await self._ready()
         else:
             attachment.state = "requested"
-
-    async def verify_rule(self, rule: Rule | None) -> None:
-        """The rule of a ready attachment as it is now (None: it is gone)."""
-        attachment = self.attachment
-        if rule is not None:
-            fresh = rule.expires_at != attachment.expires_at or attachment.error is not None
-            attachment.expires_at = rule.expires_at
-            if fresh and rule.state == "OK":
-                await self.save()
-            return
-        if attachment.error and attachment.error["code"] == "not_kept":
-            return
-        if await self._here(self.files):
-            text = "The data lake does not keep these files on scratch any more (the rule is gone). Attach them again."
-            await self.save(fault=Fault("not_kept", text, "retry"))
-            return
-        await self.fail(
-            RuleGone("These files were removed from scratch (the rule is gone).", "Attach them again.")
-        )

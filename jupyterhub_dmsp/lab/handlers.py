@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-import secrets
+import time
 from typing import Any
 
 from jupyter_server.auth.decorator import authorized
@@ -13,6 +13,7 @@ from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import url_path_join
 from tornado.web import RequestHandler, authenticated
 
+from jupyterhub_dmsp import tracing
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.lab.api import ROUTES, Call, Function, Route
 from jupyterhub_dmsp.lab.errors import BadRequest, Fault, answer, fault_of
@@ -40,8 +41,9 @@ def _body(handler: RequestHandler) -> dict[str, Any]:
 async def perform(
     handler: RequestHandler, service: Service | None, function: Function, path: dict[str, str]
 ) -> None:
-    """Call an operation and write its answer, or its error as JSON."""
-    request_id = secrets.token_hex(4)
+    """Call an operation and write its answer, or its error as JSON; one line in the log."""
+    began = time.monotonic()
+    request_id = tracing.enter(handler.request.headers.get(tracing.HEADER))
     try:
         if service is None:
             fault = Fault(
@@ -55,15 +57,20 @@ async def perform(
             status, result = await function(Call(service, path, query, _body(handler)))
     except DmspError as error:
         fault = fault_of(error)
-        log.warning("request %s: %s %s", request_id, fault.code, getattr(error, "reason", "") or error)
+        log.warning("refused: %s %s", fault.code, getattr(error, "reason", "") or error)
         status, result = fault.status, answer(fault, request_id)
     except Exception:
         # The last wall before the user: the cause goes to the log, a sentence to the browser.
-        log.exception("request %s failed", request_id)
+        log.exception("the request failed")
         fault = Fault("internal", f"This failed unexpectedly (request {request_id}).", "contact")
         status, result = 500, answer(fault, request_id)
+    took = (time.monotonic() - began) * 1000
+    # What only reads is told by Jupyter's own access log, where a hub's session has one.
+    level = logging.DEBUG if handler.request.method == "GET" and status < 400 else logging.INFO
+    log.log(level, "%s %s %d in %.0f ms", handler.request.method, handler.request.path, status, took)
     handler.set_status(status)
     handler.set_header("Cache-Control", "no-store")
+    handler.set_header(tracing.HEADER, request_id)
     if result is None:
         handler.finish()
         return

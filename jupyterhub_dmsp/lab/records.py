@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import logging
 import sqlite3
 import time
 import zlib
@@ -18,6 +20,7 @@ from jupyterhub_dmsp.lab.errors import Fault
 from jupyterhub_dmsp.lake.did import Did
 from jupyterhub_dmsp.lake.models import LakeFile
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 State = Literal["requested", "replicating", "landing", "ready", "stuck", "failed", "released"]
 RUNNING: frozenset[str] = frozenset({"requested", "replicating", "landing", "stuck"})
@@ -103,7 +106,7 @@ class Records:
 
     Args:
         path: the database file.
-        lake: URL of the lake; records of other lakes are left alone.
+        lake: name of the lake; records of other lakes are left alone.
     """
 
     def __init__(self, path: Path, lake: str) -> None:
@@ -128,11 +131,32 @@ class Records:
 
     def _connection(self) -> sqlite3.Connection:
         if self._db is None:
-            self._path.touch(mode=0o600)
-            self._path.chmod(0o600)
-            self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10)
-            self._db.executescript(_SCHEMA)
+            try:
+                self._db = self._open()
+            except sqlite3.OperationalError:
+                raise  # locked, or no room: that says nothing about what is in it
+            except sqlite3.DatabaseError as error:
+                # Half written, such as by a full disk: without it the user can work, and attach again.
+                log.warning("%s was damaged (%s) and is set aside", self._path.name, error)
+                for suffix in ("", "-journal"):
+                    with contextlib.suppress(FileNotFoundError):
+                        Path(f"{self._path}{suffix}").replace(f"{self._path}.damaged{suffix}")
+                self._db = self._open()
         return self._db
+
+    def _open(self) -> sqlite3.Connection:
+        self._path.touch(mode=0o600)
+        self._path.chmod(0o600)
+        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10)
+        try:
+            db.executescript(_SCHEMA)
+            (found,) = db.execute("PRAGMA quick_check").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
+        except sqlite3.DatabaseError:
+            db.close()
+            raise
+        return db
 
     async def load(self) -> list[Attachment]:
         """All attachments of this lake."""

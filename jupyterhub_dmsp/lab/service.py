@@ -53,7 +53,7 @@ class Service:
         self.paths = Paths(Path(lake.mount), lake.prefix)
         self.mount = Mount(Path(lake.mount))
         self.manifests = Manifests(runtime)
-        self._records = Records(data / "attachments.sqlite", lake.rucio_url)
+        self._records = Records(data / "attachments.sqlite", lake.key)
         self.bindings = Bindings(self._records, runtime, root)
         links = Links(Path.home() / "datasets")
         tools = Tools(
@@ -66,7 +66,7 @@ class Service:
             links,
             self._attachment_changed,
         )
-        self.attachments = Attachments(tools, lake.rucio_url, lake.rule_lifetime)
+        self.attachments = Attachments(tools, lake.key, lake.rule_lifetime)
         self.events = Events(logger, self.attachments.epoch)
         self.index = ListingIndex(runtime, self.client, lake.scratch_rse, session.scopes, self.events.listing)
         if CONTENTS in logger.schemas:

@@ -23,6 +23,7 @@ class _Part(BaseModel):
 class LakeInfo(_Part):
     """The lake, as the session is told of it."""
 
+    id: str = ""
     name: str = "Data lake"
     rucio_url: str
     auth_url: str = ""
@@ -32,6 +33,11 @@ class LakeInfo(_Part):
     rule_lifetime: int = Field(14 * 86400, ge=60)
     mode: Literal["replica", "download"] = "replica"
     site: str = ""
+
+    @property
+    def key(self) -> str:
+        """What attachments are kept under: it stays when the lake's address changes."""
+        return self.id or self.rucio_url
 
 
 class TokenInfo(_Part):

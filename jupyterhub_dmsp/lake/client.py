@@ -12,7 +12,7 @@ import httpx
 from jupyterhub_dmsp.lake.models import Counters
 from jupyterhub_dmsp.lake.reading import Reading
 from jupyterhub_dmsp.lake.rules import Rules
-from jupyterhub_dmsp.lake.transport import TokenSource, Transport
+from jupyterhub_dmsp.lake.transport import PATIENCE, TokenSource, Transport
 from jupyterhub_dmsp.lake.writing import Writing
 
 __all__ = ["RucioClient", "TokenSource"]
@@ -36,7 +36,7 @@ class RucioClient(Reading, Rules, Writing):
         auth_url: str,
         account: str,
         tokens: TokenSource,
-        timeout: float = 60.0,
+        timeout: float = PATIENCE,
         http: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.account = account

@@ -22,6 +22,7 @@ class LakeError(DmspError):
         action: what the user can do, one of :data:`ACTIONS`.
         status: HTTP status with which our own server reports it.
         reason: Rucio's own words, for the log.
+        retry_after: seconds after which Rucio wants to be asked again (RFC 9110, 10.2.3); 0 when it does not say.
     """
 
     code: ClassVar[str] = "lake"
@@ -31,6 +32,7 @@ class LakeError(DmspError):
     def __init__(self, message: str, remedy: str = "", reason: str = "") -> None:
         super().__init__(message, remedy)
         self.reason = reason
+        self.retry_after = 0.0
 
 
 class RucioDown(LakeError):
@@ -87,6 +89,12 @@ class NoPlace(LakeError):
     code, action, status = "no_place", "contact", 409
 
 
+class ScratchFull(LakeError):
+    """Scratch has no room for it now."""
+
+    code, action, status = "scratch_full", "release", 507
+
+
 class Refused(LakeError):
     """Rucio understood and declined: bad values, conflicting lifetimes."""
 
@@ -120,7 +128,7 @@ _BY_EXCEPTION: dict[str, type[LakeError]] = {
     "InvalidRSEExpression": NoPlace,
     "RSENotFound": NoPlace,
     "RSEWriteBlocked": NoPlace,
-    "RSEOverQuota": NoPlace,
+    "RSEOverQuota": ScratchFull,
     "DuplicateRule": Duplicate,
     "Duplicate": Duplicate,
     "ScratchDiskLifetimeConflict": Refused,
@@ -148,6 +156,10 @@ _SENTENCES: dict[type[LakeError], tuple[str, str]] = {
     NotFound: ("The data lake does not know it.", "Check the name; it may have been deleted or have expired."),
     Duplicate: ("It exists in the data lake already.", ""),
     QuotaExceeded: ("Your quota on scratch is used up.", "Release datasets that you no longer need."),
+    ScratchFull: (
+        "Scratch is full.",
+        "It is tried again by itself when there is room; release what you do not need.",
+    ),
     NoPlace: ("Scratch cannot take the data now.", "Ask support."),
     Refused: ("The data lake refused the request.", ""),
     TooMany: ("The data lake is busy with too many requests.", "Wait a minute."),
@@ -192,5 +204,9 @@ def from_answer(status: int, headers: dict[str, str], body: bytes) -> LakeError:
         kind = _BY_STATUS.get(status, ServerFault if status >= 500 else Refused)
     error = make(kind, f"{name}: {text}" if name else f"HTTP {status}")
     if kind is Refused and text:
-        error.message = f"The data lake refused the request: {text[:200].rstrip('. ')}."
+        words = " ".join(text.split())[:200].rstrip(". ")
+        error.message = f"The data lake refused the request: {words}."
+    after = headers.get("retry-after", "")
+    if after.isascii() and after.isdigit():
+        error.retry_after = float(after)
     return error

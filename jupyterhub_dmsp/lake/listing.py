@@ -15,10 +15,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.lake.client import RucioClient
 from jupyterhub_dmsp.lake.did import Did, check_scope
 from jupyterhub_dmsp.lake.enrich import Enricher
-from jupyterhub_dmsp.lake.errors import CutOff, LakeError, Refused, make
+from jupyterhub_dmsp.lake.errors import CutOff, Refused, make
 from jupyterhub_dmsp.lake.listing_store import SORTS, ListingRow, ListingStore
 from jupyterhub_dmsp.lake.models import Entry
 
@@ -45,7 +46,7 @@ class Page:
     total: int
     complete: bool
     snapshot: str
-    error: LakeError | None
+    error: DmspError | None
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +59,7 @@ class _Listing:
     started: float = field(default_factory=time.monotonic)
     total: int = 0
     complete: bool = False
-    error: LakeError | None = None
+    error: DmspError | None = None
     grown: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -128,7 +129,7 @@ class ListingIndex:
 
         Raises:
             BadDid: the parent is none.
-            LakeError: not a single row could be read.
+            DmspError: not a single row could be read.
         """
         if sort not in SORTS:
             raise make(Refused, f"cannot sort by {sort[:20]}")
@@ -223,8 +224,9 @@ class ListingIndex:
                     told = time.monotonic()
                     self._changed(listing.parent, listing.snapshot, listing.total, False)
             listing.complete = True
-        except LakeError as error:
-            log.warning("listing of %r stopped: %s", listing.parent, error.reason or error)
+        except DmspError as error:
+            # Not of the lake's kind alone: the token for it may be refused, or not to be had.
+            log.warning("listing of %r stopped: %s", listing.parent, getattr(error, "reason", "") or error)
             listing.error = error
         except (LookupError, TypeError, ValueError) as error:
             log.exception("listing of %r stopped", listing.parent)
@@ -233,6 +235,8 @@ class ListingIndex:
         self._next.pop(listing.parent, None)
         if listing.complete:
             await self._show(listing)
+        elif self._shown.get(listing.parent) is not listing:
+            await self._store.run(self._store.drop, listing.number)
         listing.grown.set()
         self._changed(listing.parent, listing.snapshot, listing.total, listing.complete)
         await self._evict()

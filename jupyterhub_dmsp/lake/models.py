@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -14,6 +16,15 @@ from jupyterhub_dmsp.lake.errors import CutOff, make
 Kind = Literal["container", "dataset", "file"]
 KINDS: dict[str, Kind] = {"CONTAINER": "container", "DATASET": "dataset", "FILE": "file"}
 Row = dict[str, Any]
+
+
+@contextlib.contextmanager
+def understood() -> Iterator[None]:
+    """What is read here from an answer of Rucio's is what Rucio sends; raises :class:`CutOff` when it is not."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise make(CutOff, f"not what Rucio sends: {type(error).__name__} {str(error)[:80]}") from error
 
 
 def timestamp(value: object) -> float | None:
@@ -66,9 +77,43 @@ class DidInfo:
     length: int | None
 
 
+def rule_meta(value: object) -> Mapping[str, Any]:
+    """A rule's metadata; empty when it is anything but a mapping.
+
+    Rucio keeps it as JSON text, and as the JSON text of a JSON text where it came with the rule.
+    """
+    for _ in range(2):
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _in_use_until(meta: Mapping[str, Any]) -> float:
+    ours = meta.get("dmsp")
+    until = ours.get("in_use_until") if isinstance(ours, dict) else None
+    return float(until) if isinstance(until, int | float) else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How full an RSE is, in bytes."""
+
+    used: int
+    free: int
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A replication rule with the counts of its locks."""
+    """A replication rule with the counts of its locks.
+
+    Attributes:
+        in_use_until: until when a running session uses its data (:meth:`~.rules.Rules.mark_in_use`); 0.0: none does.
+        ends_at: when the lake will take the data away to make room (Rucio's ``eol_at``); None: not announced.
+        meta: the rule's metadata, anybody's.
+    """
 
     id: str
     did: Did
@@ -81,23 +126,31 @@ class Rule:
     error: str
     expires_at: float | None
     created_at: float | None
+    in_use_until: float = 0.0
+    ends_at: float | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Rule:
         """From the JSON of ``GET /rules/{id}``."""
-        return cls(
-            id=str(data["id"]),
-            did=Did(data["scope"], data["name"]),
-            account=str(data["account"]),
-            rse_expression=str(data["rse_expression"]),
-            state=str(data["state"]),
-            ok=int(data["locks_ok_cnt"]),
-            replicating=int(data["locks_replicating_cnt"]),
-            stuck=int(data["locks_stuck_cnt"]),
-            error=str(data.get("error") or ""),
-            expires_at=timestamp(data.get("expires_at")),
-            created_at=timestamp(data.get("created_at")),
-        )
+        with understood():
+            meta = rule_meta(data.get("meta"))
+            return cls(
+                id=str(data["id"]),
+                did=Did(data["scope"], data["name"]),
+                account=str(data["account"]),
+                rse_expression=str(data["rse_expression"]),
+                state=str(data["state"]),
+                ok=int(data["locks_ok_cnt"]),
+                replicating=int(data["locks_replicating_cnt"]),
+                stuck=int(data["locks_stuck_cnt"]),
+                error=str(data.get("error") or ""),
+                expires_at=timestamp(data.get("expires_at")),
+                created_at=timestamp(data.get("created_at")),
+                in_use_until=_in_use_until(meta),
+                ends_at=timestamp(data.get("eol_at")),
+                meta=meta,
+            )
 
 
 @dataclass(frozen=True, slots=True)

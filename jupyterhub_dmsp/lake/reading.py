@@ -8,7 +8,19 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from jupyterhub_dmsp.lake.did import BadDid, Did, check_scope
-from jupyterhub_dmsp.lake.models import KINDS, DatasetReplica, DidInfo, Entry, LakeFile, Row, Usage, integer
+from jupyterhub_dmsp.lake.errors import CutOff, make
+from jupyterhub_dmsp.lake.models import (
+    KINDS,
+    DatasetReplica,
+    DidInfo,
+    Entry,
+    LakeFile,
+    Room,
+    Row,
+    Usage,
+    integer,
+    understood,
+)
 from jupyterhub_dmsp.lake.transport import Transport
 
 log = logging.getLogger(__name__)
@@ -41,11 +53,17 @@ class Reading:
 
     async def whoami(self) -> str:
         """The account that Rucio sees behind the token (``GET /accounts/whoami`` redirects to it)."""
-        return unquote((await self.transport.location("/accounts/whoami")).rstrip("/").rpartition("/")[2])
+        account = unquote((await self.transport.location("/accounts/whoami")).rstrip("/").rpartition("/")[2])
+        if not account:
+            raise make(CutOff, "no account in the answer")
+        return account
 
     async def scopes(self) -> list[str]:
         """All scopes (``GET /scopes/``): Rucio shows every scope to everybody."""
-        return sorted(str(scope) for scope in await self.transport.read("/scopes/"))
+        found = await self.transport.read("/scopes/")
+        if not isinstance(found, list):
+            raise make(CutOff, "not a list of scopes")
+        return sorted(str(scope) for scope in found)
 
     async def search(self, scope: str, kind: str = "collection") -> AsyncIterator[list[Entry]]:
         """The DIDs of a scope as they arrive (``GET /dids/{scope}/dids/search``); no order, no offset.
@@ -70,22 +88,25 @@ class Reading:
     async def files(self, did: Did) -> AsyncIterator[list[LakeFile]]:
         """All files below a DID as they arrive, of whatever kind it is (``GET /dids/…/files``)."""
         async for rows in self.transport.batches(f"/dids/{did.quoted}/files"):
-            yield [
-                LakeFile(Did(r["scope"], r["name"]), integer(r["bytes"]) or 0, str(r.get("adler32") or ""))
-                for r in rows
-            ]
+            with understood():
+                files = [
+                    LakeFile(Did(r["scope"], r["name"]), integer(r["bytes"]) or 0, str(r.get("adler32") or ""))
+                    for r in rows
+                ]
+            yield files
 
     async def did(self, did: Did) -> DidInfo:
         """Kind and summed size of a DID (``GET /dids/…?dynamic_depth=FILE``)."""
         data = await self.transport.read(f"/dids/{did.quoted}", {"dynamic_depth": "FILE"})
-        return DidInfo(
-            did=did,
-            kind=KINDS[data["type"]],
-            account=str(data.get("account") or ""),
-            open=bool(data.get("open")),
-            bytes=integer(data.get("bytes")),
-            length=integer(data.get("length")),
-        )
+        with understood():
+            return DidInfo(
+                did=did,
+                kind=KINDS[data["type"]],
+                account=str(data.get("account") or ""),
+                open=bool(data.get("open")),
+                bytes=integer(data.get("bytes")),
+                length=integer(data.get("length")),
+            )
 
     async def metadata(self, did: Did) -> dict[str, Any]:
         """All metadata, Rucio's columns and the users' own (``GET /dids/…/meta?plugin=ALL``)."""
@@ -141,6 +162,20 @@ class Reading:
             )
             for r in rows
         ]
+
+    async def room(self, rse: str) -> Room | None:
+        """How full an RSE is (``GET /rses/{rse}/usage``); None where nobody tells how much it can hold.
+
+        The box tells that as source ``dmsp``. What is used is Rucio's own count: new rules are measured by it.
+        """
+        rows = await self.transport.rows(f"/rses/{quote(rse, safe='')}/usage")
+        with understood():
+            told = {str(row["source"]): row for row in rows}
+            if "dmsp" not in told:
+                return None
+            capacity = int(told["dmsp"]["used"]) + int(told["dmsp"]["free"])
+            used = int(told.get("rucio", told["dmsp"])["used"])
+            return Room(used, max(0, capacity - used))
 
     async def ping(self) -> str:
         """Rucio's version (``GET /ping``)."""

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 from jupyterhub_dmsp.lake.did import Did
-from jupyterhub_dmsp.lake.errors import Duplicate, Forbidden, NotFound
+from jupyterhub_dmsp.lake.errors import CutOff, Duplicate, Forbidden, NotFound, ServerFault, make
 from jupyterhub_dmsp.lake.models import Lock, Row, Rule, integer
-from jupyterhub_dmsp.lake.transport import Transport
+from jupyterhub_dmsp.lake.transport import ATTEMPTS, Transport
+
+log = logging.getLogger(__name__)
+LEASE = 600.0
+"""Seconds for which a session says in advance that it uses what a rule holds; it renews that in time."""
+
+
+def _in_use(meta: Mapping[str, Any], until: float) -> Row:
+    return {**meta, "dmsp": {"in_use_until": round(until)}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +74,7 @@ class Rules:
             Duplicate: this account has such a rule already.
             QuotaExceeded, Forbidden, NoPlace, NotFound: Rucio declined.
         """
-        body = {
+        body: Row = {
             "dids": [did.as_dict()],
             "account": self.account,
             "copies": 1,
@@ -70,8 +83,12 @@ class Rules:
             "grouping": "DATASET",
             "activity": "User Subscriptions",
             "comment": comment or None,
+            "meta": json.dumps(_in_use({}, time.time() + LEASE)),  # here a text, in `PUT` the value
         }
-        return str((await self.transport.write("POST", "/rules/", body))[0])
+        made = await self.transport.write("POST", "/rules/", body)
+        if not isinstance(made, list) or not made or not isinstance(made[0], str):
+            raise make(CutOff, "no id of a rule")
+        return made[0]
 
     async def pin(self, did: Did, rse: str, lifetime: int, comment: str = "") -> Pinned:
         """Have a rule for the DID on the RSE that lives for `lifetime` seconds from now, made or extended.
@@ -80,21 +97,39 @@ class Rules:
         rules leaves the existing lifetime as it is (`Pinned.extended` is False).
         """
         try:
-            return Pinned(await self.add_rule(did, rse, lifetime, comment), None, True)
+            return Pinned(await self._rule_made(did, rse, lifetime, comment), None, True)
         except Duplicate:
             rule = await self.own_rule(did, rse)
             if rule is None:
                 # It expired between the two calls: once more.
-                return Pinned(await self.add_rule(did, rse, lifetime, comment), None, True)
+                return Pinned(await self._rule_made(did, rse, lifetime, comment), None, True)
         try:
-            await self.set_lifetime(rule.id, lifetime)
+            meta = _in_use(rule.meta, time.time() + LEASE)
+            await self._options(rule.id, {"lifetime": lifetime, "meta": meta})
         except Forbidden:
             return Pinned(rule.id, rule, False, False)
         return Pinned(rule.id, rule, False)
 
+    async def _rule_made(self, did: Did, rse: str, lifetime: int, comment: str) -> str:
+        """Make a rule, up to three times: Rucio fails on it when somebody else's rule locks the same files just now."""
+        for attempt in range(1, ATTEMPTS):
+            try:
+                return await self.add_rule(did, rse, lifetime, comment)
+            except ServerFault as error:
+                log.info("rule for %s, attempt %d: %s", did, attempt, error.reason)
+                await asyncio.sleep(0.3 * 3 ** (attempt - 1) * random.uniform(0.7, 1.3))  # noqa: S311
+        return await self.add_rule(did, rse, lifetime, comment)
+
     async def set_lifetime(self, rule_id: str, seconds: int) -> None:
         """Let a rule live for so many seconds from now (``PUT /rules/{id}``)."""
         await self._options(rule_id, {"lifetime": seconds})
+
+    async def mark_in_use(self, rule: Rule, until: float) -> None:
+        """Say that a running session uses the rule's data until then (seconds since the epoch).
+
+        It stands in the rule's metadata: ``{"dmsp": {"in_use_until": …}}``. The box's evictor reads it.
+        """
+        await self._options(rule.id, {"meta": _in_use(rule.meta, until)})
 
     async def boost(self, rule_id: str) -> None:
         """Have a STUCK rule repaired at once (otherwise Rucio waits up to 2 h)."""
@@ -111,7 +146,9 @@ class Rules:
         await self._options(rule_id, {"lifetime": 0, **({"purge_replicas": True} if purge else {})})
 
     async def _options(self, rule_id: str, options: Row) -> None:
-        await self.transport.write("PUT", f"/rules/{quote(rule_id, safe='')}", {"options": options})
+        await self.transport.write(
+            "PUT", f"/rules/{quote(rule_id, safe='')}", {"options": options}, repeat=True
+        )
 
     async def locks(self, rule_id: str) -> AsyncIterator[list[Lock]]:
         """The locks of a rule, one a file, as they arrive (``GET /rules/{id}/locks``)."""
@@ -122,7 +159,9 @@ class Rules:
         """Why a rule is stuck, in Rucio's words (``GET /rules/{id}/analysis``); empty when it tells nothing."""
         data = await self.transport.read(f"/rules/{quote(rule_id, safe='')}/analysis")
         reasons = [str(data.get("rule_error") or "")]
+        # Of a transfer Rucio tells nothing but its state.
         reasons += [str(t["last_error"]) for t in data.get("transfers", []) if t.get("last_error")]
+        reasons = [reason for reason in reasons if not reason.startswith("RequestState.")]
         return next((reason for reason in reversed(reasons) if reason), "")
 
     async def bytes_done(self, did: Did, rse: str) -> int | None:

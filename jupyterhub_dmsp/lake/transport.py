@@ -7,23 +7,39 @@ JSON document a line).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 import httpx
 
-from jupyterhub_dmsp.lake.errors import CutOff, RucioDown, RucioSlow, TooMany, Unauthorised, from_answer, make
+from jupyterhub_dmsp import tracing
+from jupyterhub_dmsp.lake.errors import (
+    CutOff,
+    RucioDown,
+    RucioSlow,
+    ServerFault,
+    TooMany,
+    Unauthorised,
+    from_answer,
+    make,
+)
 from jupyterhub_dmsp.lake.models import Counters, Row
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 3
 JSON_STREAM = "application/x-json-stream"
+PATIENCE = 45.0
+"""Seconds without a byte after which Rucio counts as too slow; less than browsers wait for their server."""
+_INTRODUCTION = 15.0
+_LONGEST_PAUSE = 10.0
 _BATCH = 1000
 _BATCH_EVERY = 0.1
 
@@ -65,7 +81,11 @@ class Transport:
     """
 
     def __init__(
-        self, url: str, tokens: TokenSource, timeout: float = 60.0, http: httpx.AsyncBaseTransport | None = None
+        self,
+        url: str,
+        tokens: TokenSource,
+        timeout: float = PATIENCE,
+        http: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self.counters = Counters()
@@ -102,9 +122,14 @@ class Transport:
         raw = await self._retried(method, path, params, body, JSON_STREAM)
         return [_row(line) for line in raw.split(b"\n") if line.strip()]
 
-    async def write(self, method: str, path: str, body: object) -> Any:
-        """Send a change, once: it is never repeated by itself. JSON of the answer, None when it has none."""
-        raw = await self._once(method, path, None, body, "*/*")
+    async def write(self, method: str, path: str, body: object, *, repeat: bool = False) -> Any:
+        """Send a change; JSON of the answer, None when it has none.
+
+        Args:
+            repeat: the change may be made twice without harm: it is tried up to three times, else once.
+        """
+        send = self._retried if repeat else self._once
+        raw = await send(method, path, None, body, "*/*")
         return _document(raw) if raw.strip().startswith((b"[", b"{")) else None
 
     async def batches(
@@ -142,15 +167,10 @@ class Transport:
         for attempt in range(1, ATTEMPTS):
             try:
                 return await self._once(method, path, params, body, accept)
-            except (RucioDown, CutOff, TooMany, Unauthorised) as error:
-                # Unauthorised once: the token may have expired on the way, and the source has a newer one.
-                if isinstance(error, Unauthorised):
-                    if attempt > 1:
-                        raise
-                    if isinstance(self._tokens, Renewable):
-                        self._tokens.invalidate()
+            except (RucioDown, CutOff, TooMany, ServerFault) as error:
                 log.info("Rucio: %s %s, attempt %d: %s", method, _pattern(path), attempt, error.reason)
-                await asyncio.sleep(0.2 * 4 ** (attempt - 1) * random.uniform(0.7, 1.3))  # noqa: S311
+                pause = 0.2 * 4 ** (attempt - 1) * random.uniform(0.7, 1.3)  # noqa: S311
+                await asyncio.sleep(max(pause, min(error.retry_after, _LONGEST_PAUSE)))
         return await self._once(method, path, params, body, accept)
 
     async def _once(
@@ -172,8 +192,35 @@ class Transport:
         *,
         redirect: bool = False,
     ) -> AsyncIterator[httpx.Response]:
+        """The answer to a request; once more with another token when Rucio does not accept the first.
+
+        That may have expired on the way, or have met its own introduction. Who is refused so has changed nothing:
+        writes are repeated too.
+        """
+        async with AsyncExitStack() as stack:
+            ask = partial(self._answer, method, path, params, body, accept, redirect)
+            try:
+                response = await stack.enter_async_context(ask())
+            except Unauthorised as error:
+                log.info("Rucio: %s %s, token refused: %s", method, _pattern(path), error.reason)
+                if isinstance(self._tokens, Renewable):
+                    self._tokens.invalidate()
+                await asyncio.sleep(0.2 * random.uniform(0.7, 1.3))  # noqa: S311
+                response = await stack.enter_async_context(ask())
+            yield response
+
+    @asynccontextmanager
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        body: object,
+        accept: str,
+        redirect: bool,
+    ) -> AsyncIterator[httpx.Response]:
         token = (await self._tokens.get()).access_token.get_secret_value()
-        headers = {"X-Rucio-Auth-Token": token, "Accept": accept}
+        headers = {"X-Rucio-Auth-Token": token, "Accept": accept, **tracing.headers()}
         content = None if body is None else json.dumps(body).encode()
         if content is not None:
             headers["Content-Type"] = "application/json"
@@ -185,7 +232,7 @@ class Transport:
             async with AsyncExitStack() as stack:
                 alone = await stack.enter_async_context(AsyncExitStack())
                 if token != self._known_token:
-                    await alone.enter_async_context(self._introduction)
+                    await self._wait_for_turn(alone)
                 if token == self._known_token:
                     await alone.aclose()
                 request = self._http.stream(
@@ -207,6 +254,15 @@ class Transport:
             raise make(RucioSlow, type(error).__name__) from error
         except (httpx.TransportError, httpx.DecodingError, httpx.StreamError) as error:
             raise make(CutOff, f"{type(error).__name__}: {error}") from error
+
+    async def _wait_for_turn(self, alone: AsyncExitStack) -> None:
+        """Go first with a new token, or after the one that does.
+
+        Not for long: behind a Rucio that answers nothing, all who wait would time out one after the other.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_INTRODUCTION):
+                await alone.enter_async_context(self._introduction)
 
 
 def _pattern(path: str) -> str:

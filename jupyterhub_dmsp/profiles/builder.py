@@ -354,7 +354,8 @@ class Build:
                 yield line
 
     def _write_log(self, line: str) -> None:
-        with self.log.open("a", encoding="utf-8") as log:
+        # A full disk must not hide the sentence that says so.
+        with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8") as log:
             log.write(line + "\n")
 
     def _finish_files(self) -> None:

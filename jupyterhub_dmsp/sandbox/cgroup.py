@@ -157,6 +157,20 @@ def existing_directories(name: str, parent: str, *, make: bool) -> list[Path]:
     return found
 
 
+def offered() -> dict[str, str]:
+    """Which controllers could limit a session, with the reason where one cannot (empty: it can). Changes nothing."""
+    if (ROOT / "cgroup.controllers").exists():
+        known = (ROOT / "cgroup.controllers").read_text().split()
+        places = {name: ROOT if name in known else None for name in CONTROLLERS}
+    else:
+        places = {name: _own(name) for name in CONTROLLERS}
+    reasons = {}
+    for name, place in places.items():
+        writable = place is not None and os.access(place, os.W_OK)
+        reasons[name] = "" if writable else "not offered" if place is None else "read-only"
+    return reasons
+
+
 def _delegate(top: Path) -> None:
     """Version 2: offer the controllers to the groups below ours."""
     for directory in (ROOT, top):

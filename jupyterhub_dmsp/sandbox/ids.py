@@ -63,13 +63,13 @@ class Ids:
         """Every allocation so far."""
         try:
             data = json.loads(self.path.read_text(encoding="utf-8"))
+            return {str(name): int(number) for name, number in data.items()}
         except FileNotFoundError:
             return {}
-        except ValueError as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise SandboxError(
                 f"The id file {self.path.name} is damaged.", "Restore it: files on disk carry its numbers."
             ) from error
-        return {str(name): int(number) for name, number in data.items()}
 
     def get(self, name: str) -> int:
         """The number of ``name``, allocated now if it has none."""

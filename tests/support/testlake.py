@@ -300,7 +300,7 @@ class Lake:
         since = time.time()
         self.start("daemons", **environment)
         directory = self.state / "rucio"
-        wait_for(lambda: parts.daemons_health(directory, since=since).ready, 60, "the daemons")
+        wait_for(lambda: parts.daemons_health(directory, since=since).ready, 180, "the daemons")
 
     def sql(self, statement: str) -> str:
         """Ask the database (tests only)."""

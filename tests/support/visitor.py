@@ -102,6 +102,13 @@ class Visitor:
         """The user's Jupyter server; ``path`` such as ``dmsp/v1/status`` or ``api/kernels``."""
         return await self.request(method, f"{self.base}{path}", **more)
 
+    async def lab_or_nothing(self, path: str) -> tuple[int, Any]:
+        """As a GET by :meth:`lab`; status 0 while nobody answers: for a box whose parts come and go."""
+        try:
+            return await self.lab("GET", path)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return 0, str(error)
+
     async def start(self, profile: str) -> list[dict[str, Any]]:
         """Start the server with a profile; returns the progress events once it is ready.
 

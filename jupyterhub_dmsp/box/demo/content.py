@@ -141,7 +141,8 @@ class _Filling:
     def _place(self, site: str, number: int, dids: list[Did], where: dict[Did, tuple[int, ...]]) -> None:
         root = storage.root(self.storage, site)
         for did in dids:
-            placing.place(self.content.path(did), root, did, link=where[did][0] == number)
+            checksum = self.content.by_did[did].adler32
+            placing.place(self.content.path(did), root, did, link=where[did][0] == number, adler32=checksum)
 
     def _lake_file(self, did: Did) -> LakeFile:
         file = self.content.by_did[did]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import zlib
 from pathlib import Path
 
 from jupyterhub_dmsp.box.rucio import storage
@@ -20,7 +21,7 @@ def deterministic_path(root: Path, did: Did) -> Path:
     return root / storage.scope_path(did.scope) / digest[0:2] / digest[2:4] / did.name
 
 
-def place(source: Path, root: Path, did: Did, *, link: bool) -> bool:
+def place(source: Path, root: Path, did: Did, *, link: bool, adler32: str = "") -> bool:
     """Put a file on an RSE under a temporary name, then rename it; what is there already stays.
 
     Args:
@@ -29,18 +30,20 @@ def place(source: Path, root: Path, did: Did, *, link: bool) -> bool:
         did: the file's DID.
         link: share the staged file's blocks instead of copying them (one RSE may: storage of two RSEs must not
             be the same blocks).
+        adler32: what the catalogue will say; what is there, or was put there, must have it. Empty: not looked at.
 
     Returns:
         Whether the file was put there now.
 
     Raises:
-        DmspError: the disk is full or the file of another size is there.
+        DmspError: the disk is full, a file of another size is there, or the file is not the right one.
     """
     target = deterministic_path(root, did)
     owner = root.stat()
     try:
         if target.exists():
             _check_same(source, target, did)
+            _check_sum(target, adler32, did)
             return False
         _folders(root, target.parent, owner)
         part = target.with_name(f".{target.name}.part")
@@ -49,6 +52,7 @@ def place(source: Path, root: Path, did: Did, *, link: bool) -> bool:
             part.hardlink_to(source)
         else:
             shutil.copyfile(source, part)
+        _check_sum(part, adler32, did)
         part.chmod(FILE_MODE)
         _own(part, owner)
         part.replace(target)
@@ -62,6 +66,17 @@ def _check_same(source: Path, target: Path, did: Did) -> None:
         raise DmspError(
             f"{did} lies on its site with another size than it should have.", "Remove the state and start anew."
         )
+
+
+def _check_sum(path: Path, adler32: str, did: Did) -> None:
+    if not adler32:
+        return
+    value = 1
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            value = zlib.adler32(block, value)
+    if f"{value:08x}" != adler32.lower().zfill(8):
+        raise DmspError(f"{did} is damaged: it has another checksum than it should have.", "Start again.")
 
 
 def _folders(root: Path, folder: Path, owner: os.stat_result) -> None:

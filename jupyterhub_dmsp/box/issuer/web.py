@@ -112,6 +112,7 @@ class Base(web.RequestHandler):
         # Not no-referrer: browsers would then send `Origin: null` with our own forms.
         self.set_header("Referrer-Policy", "same-origin")
         self.set_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.set_header("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()")
         action = " ".join(["'self'", *form_origins(self.settings["config"])])
         self.set_header(
             "Content-Security-Policy",

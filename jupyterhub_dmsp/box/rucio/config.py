@@ -54,6 +54,23 @@ class Files:
 
 
 @dataclass(frozen=True)
+class Marks:
+    """How full scratch may get: ``dmsp_rucio.evicting`` keeps to it.
+
+    Args:
+        limit: bytes that it may hold; None: what its disk has.
+        high: per cent above which data are released.
+        low: per cent at which releasing ends.
+        notice: seconds that a running session is told ahead.
+    """
+
+    limit: int | None = None
+    high: int = 90
+    low: int = 80
+    notice: int = 900
+
+
+@dataclass(frozen=True)
 class Plan:
     """What the lake must hold; the bootstrap adds what is missing and never takes anything away.
 
@@ -65,6 +82,7 @@ class Plan:
         site: value of the RSE attribute ``site`` of scratch and of ``SITE_NAME`` in sessions.
         scopes: scopes of the experiments.
         restricted: scope to experiment, for scopes that only its members may replicate.
+        marks: how full scratch may get.
     """
 
     sites: tuple[str, ...]
@@ -74,6 +92,7 @@ class Plan:
     site: str = "DMSP-BOX"
     scopes: tuple[str, ...] = ()
     restricted: Mapping[str, str] = field(default_factory=dict)
+    marks: Marks = Marks()
 
     def document(self, passwords: Mapping[str, str]) -> dict[str, Any]:
         """What ``dmsp_rucio.bootstrap`` reads from its standard input (it holds the passwords)."""
@@ -195,6 +214,11 @@ def _server(files: Files, plan: Plan, database_url: str, transfers: int) -> str:
                 "storage": str(plan.storage),
                 "transfers": str(transfers),
                 "health": str(files.health),
+                "scratch": plan.scratch,
+                "scratch_limit": "" if plan.marks.limit is None else str(plan.marks.limit),
+                "scratch_high": str(plan.marks.high),
+                "scratch_low": str(plan.marks.low),
+                "scratch_notice": str(plan.marks.notice),
             },
         }
     )

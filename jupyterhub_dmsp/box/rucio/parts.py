@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,8 +19,15 @@ from jupyterhub_dmsp.box.rucio.config import Files
 INSIDE = Path(__file__).parent / "inside"
 #: Lock of Rucio's environment, with hashes.
 LOCK = Path(__file__).parent / "requirements.lock"
+#: What the bootstrap ends with when another version of Rucio made the tables (``dmsp_rucio.bootstrap``).
+OTHER_VERSION = 3
 #: The daemons renew their health file every second; they are silent when it is older than this.
 SILENT_AFTER = 15.0
+#: Seconds that a loop may fail, or be silent in one round, before the daemons count as broken.
+FAILING_AFTER, STUCK_AFTER = 120.0, 1800.0
+NEEDED_LOOPS = ("judge-evaluator", "conveyor-submitter", "conveyor-finisher")
+#: Passed on to the daemons where the box's own environment has it: tests slow copies down with it.
+TEST_AIDS = ("DMSP_RUCIO_COPY_PAUSE",)
 
 
 def environment(directory: Path) -> dict[str, str]:
@@ -34,6 +42,11 @@ def environment(directory: Path) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "RUCIO_CONFIG": str(Files(directory).config),
     }
+
+
+def test_aids() -> dict[str, str]:
+    """What tests want of the daemons; empty otherwise."""
+    return {name: os.environ[name] for name in TEST_AIDS if name in os.environ}
 
 
 def readable(env: Path) -> list[Path]:
@@ -68,6 +81,11 @@ def server_command(env: Path, binds: Iterable[tuple[str, int]], *, workers: int 
 def daemons_command(env: Path) -> list[str]:
     """Rucio's daemons and the transfers, in one process. SIGTERM stops it within five seconds."""
     return [str(env / "bin" / "python"), "-m", "dmsp_rucio.daemons"]
+
+
+def audit_command(env: Path) -> list[str]:
+    """Compares a storage element with the catalogue and ends; what to do goes to its standard input as JSON."""
+    return [str(env / "bin" / "python"), "-m", "dmsp_rucio.auditing"]
 
 
 async def server_ready(url: str) -> bool:
@@ -111,9 +129,10 @@ def daemons_health(directory: Path, *, since: float = 0.0) -> DaemonsHealth:
     """
     try:
         said: dict[str, Any] = json.loads(Files(directory).health.read_text())
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return DaemonsHealth(ready=False, age=float("inf"))
-    age = max(0.0, time.time() - said["now"])
+    # An earlier version said no tick: whoever wrote that does not run any more.
+    age = max(0.0, time.monotonic() - said.get("tick", float("-inf")))
     return DaemonsHealth(
         ready=said["ready"] and age < SILENT_AFTER and said["started"] >= since,
         age=age,
@@ -128,3 +147,30 @@ def daemons_health(directory: Path, *, since: float = 0.0) -> DaemonsHealth:
 async def daemons_ready(directory: Path, *, since: float = 0.0) -> bool:
     """Whether the daemons that started after ``since`` work."""
     return (await asyncio.to_thread(daemons_health, directory, since=since)).ready
+
+
+def _wrong(directory: Path, now: float) -> str:
+    """What is wrong with the daemons, from their health file; ``now`` by the clock that nobody sets."""
+    try:
+        said: dict[str, Any] = json.loads(Files(directory).health.read_text())
+    except (OSError, ValueError):
+        return "their health file cannot be read"
+    silent = now - said["tick"]
+    if silent > SILENT_AFTER:
+        return f"have been silent for {silent:.0f} s"
+    for name, loop in said["loops"].items():
+        quiet = said["tick"] - max(loop["tick"], said["first_tick"])
+        if loop["error"] and quiet > FAILING_AFTER and name in NEEDED_LOOPS:
+            return f"{name} has failed for {quiet:.0f} s ({loop['error']})"
+        if quiet > STUCK_AFTER:
+            return f"{name} has not finished a round for {quiet:.0f} s"
+    return ""
+
+
+async def daemons_wrong(directory: Path) -> str:
+    """What is wrong with running daemons, in words; "" when nothing is.
+
+    They are silent, a loop hangs, or one that transfers and rules need fails at every round. Trouble of another loop is
+    for the log: starting again would not cure it and would interrupt transfers.
+    """
+    return await asyncio.to_thread(_wrong, directory, time.monotonic())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyterhub_dmsp.box.state import State, port_is_free
+from jupyterhub_dmsp.box.state import SCHEMA, State, port_is_free
 from jupyterhub_dmsp.errors import DmspError
 
 
@@ -43,7 +43,7 @@ def test_open_twice_keeps_everything(state: State) -> None:
 def test_another_version_is_refused_and_untouched(state: State) -> None:
     text = json.dumps({"schema": 999, "created_by": "9"})
     (state / "version.json").write_text(text)
-    with pytest.raises(DmspError, match="has version 999, this program uses version 1"):
+    with pytest.raises(DmspError, match=f"has version 999, this program uses version {SCHEMA}"):
         State(state.path).open()
     assert (state / "version.json").read_text() == text
 

@@ -57,6 +57,18 @@ def test_a_leftover_of_an_interrupted_copy_is_replaced(tmp_path: Path) -> None:
     assert [entry.name for entry in target.parent.iterdir()] == [DID.name]
 
 
+def test_a_damaged_file_is_not_placed(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"events")
+    with pytest.raises(DmspError, match="is damaged"):
+        place(source, tmp_path, DID, link=False, adler32="00000001")
+    assert not deterministic_path(tmp_path, DID).exists()
+    assert place(source, tmp_path, DID, link=False, adler32="8EB0296")
+    deterministic_path(tmp_path, DID).write_bytes(b"evants")
+    with pytest.raises(DmspError, match="is damaged"):
+        place(source, tmp_path, DID, link=False, adler32="08eb0296")
+
+
 def test_a_file_of_another_size_is_never_overwritten(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"events")

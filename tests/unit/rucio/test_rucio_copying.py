@@ -169,3 +169,28 @@ def test_pool_keeps_a_thread_for_small_files(tmp_path: Path) -> None:
     assert pool.finished.get(timeout=10).request_id == "small"
     pool.stop(5)
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("bad", [b"evil content", b"good", b"good content and more", None])
+def test_a_bad_source_is_left_for_a_good_one(tmp_path: Path, bad: bytes | None) -> None:
+    one = job(tmp_path, "a", b"good content")
+    good = tmp_path / "good"
+    good.write_bytes(b"good content")
+    one.others = [(str(tmp_path / "nowhere"), "WEST"), (str(good), "SOUTH")]
+    if bad is None:
+        Path(one.source).unlink()
+    else:
+        Path(one.source).write_bytes(bad)
+    assert copying.fill_from_any(one, "boot", sync=False)
+    copying.land(one)
+    assert Path(one.destination).read_bytes() == b"good content"
+    assert (one.source_rse, one.done) == ("SOUTH", 12)
+    assert list(Path(one.destination).parent.iterdir()) == [Path(one.destination)]
+
+
+def test_of_bad_sources_the_first_is_named(tmp_path: Path) -> None:
+    one = job(tmp_path, "a", b"content", adler32="00000001")
+    one.others = [(str(tmp_path / "nowhere"), "SOUTH")]
+    with pytest.raises(CopyError, match="The file at SITE is damaged"):
+        copying.fill_from_any(one, "boot", sync=False)
+    assert not list(Path(one.destination).parent.iterdir())

@@ -150,7 +150,8 @@ def test_confined_argv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_confined_without_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert confine.confine(["a", "b"], uid=1, gid=1, name="n", etc=tmp_path / "etc") == ["a", "b"]
+    command = confine.confine(["a", "b"], uid=1, gid=1, name="n", etc=tmp_path / "etc")
+    assert command == ["setpriv", "--pdeathsig", "TERM", "a", "b"]
 
 
 def test_database_url_quotes_the_password(tmp_path: Path) -> None:
@@ -170,7 +171,7 @@ def test_silent_daemons_are_not_ready(tmp_path: Path) -> None:
     assert not parts.daemons_health(tmp_path).ready
     health = config.Files(tmp_path).health
     health.parent.mkdir()
-    document = {"pid": 1, "started": 5.0, "now": 6.0, "ready": True, "copying": 0, "copied": 0, "failed": 0}
+    document = {"pid": 1, "started": 5.0, "tick": 6.0, "ready": True, "copying": 0, "copied": 0, "failed": 0}
     health.write_text(json.dumps({**document, "loops": {}}))
     assert not parts.daemons_health(tmp_path).ready
     health.write_text("{")

@@ -1,15 +1,19 @@
-"""The Rucio server as the box serves it: Rucio's own application, with four things put right."""
+"""The Rucio server as the box serves it: Rucio's own application, with some things put right."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
+from rucio.common.exception import AccessDenied
 from rucio.core import replica_sorter
+from rucio.db.sqla.constants import DatabaseOperationType
+from rucio.db.sqla.session import db_session
+from rucio.gateway import permission as gate
 from rucio.web.rest.flaskapi.v1 import dids as did_views
 from rucio.web.rest.flaskapi.v1.main import application
 
-from . import permission, quiet
+from . import permission, quiet, requestlog
 
 __all__ = ["application"]
 
@@ -36,18 +40,50 @@ replica_sorter.sort_geoip = order_of_preference
 _add_did = did_views.add_did
 
 
-def add_did(*args: Any, dids: list[dict[str, Any]] | None = None, **kwargs: Any) -> Any:
+def add_did(*args: Any, dids: list[dict[str, Any]] | None = None, rse: str | None = None, **kwargs: Any) -> Any:
     """Rucio's ``add_did`` (``POST /dids/<scope>/<name>``), with its content told to the policy.
 
-    Rucio tells it the rules of the new collection and not what they will copy.
+    Rucio tells it the rules of the new collection and not what they will copy, nor that the files of the collection
+    are to be registered on an RSE.
     """
-    told = permission.CONTENT.set(dids or [])
+    content, place = permission.CONTENT.set(dids or []), permission.PLACE.set(rse)
     try:
-        return _add_did(*args, dids=dids, **kwargs)
+        return _add_did(*args, dids=dids, rse=rse, **kwargs)
+    finally:
+        permission.PLACE.reset(place)
+        permission.CONTENT.reset(content)
+
+
+did_views.add_did = add_did
+
+_create_did_sample = did_views.create_did_sample
+
+
+def create_did_sample(*, input_scope: str, input_name: str, **kwargs: Any) -> Any:
+    """Rucio's ``create_did_sample``, with what is sampled told to the policy, which hears of the target alone."""
+    told = permission.CONTENT.set([{"scope": input_scope, "name": input_name}])
+    try:
+        return _create_did_sample(input_scope=input_scope, input_name=input_name, **kwargs)
     finally:
         permission.CONTENT.reset(told)
 
 
-did_views.add_did = add_did
+did_views.create_did_sample = create_did_sample
+
+_delete_metadata = did_views.delete_metadata
+
+
+def delete_metadata(*, scope: str, name: str, key: str, vo: str) -> Any:
+    """Rucio's ``delete_metadata``, which asks no permission at all: who may set metadata may delete it."""
+    issuer, about = did_views.request.environ["issuer"], {"scope": scope, "name": name, "key": key}
+    with db_session(DatabaseOperationType.READ) as session:
+        asked = gate.has_permission(issuer=issuer, vo=vo, action="set_metadata", kwargs=about, session=session)
+    if not asked.allowed:
+        raise AccessDenied(f"Account {issuer} can not delete metadata of {scope}:{name}. {asked.message}")
+    return _delete_metadata(scope=scope, name=name, key=key, vo=vo)
+
+
+did_views.delete_metadata = delete_metadata
+requestlog.mark_logs()
 # Rucio says this of `true` and `false` and of its own defaults too, several times in a request.
 logging.getLogger().addFilter(quiet.Without("Booleans should only accept true/false."))

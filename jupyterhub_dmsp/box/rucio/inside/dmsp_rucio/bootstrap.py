@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import rucio.db.sqla
+from alembic import command
+from alembic.config import Config
 from rucio.common.config import config_get
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import IdentityError, IdentityNotFound
@@ -36,6 +38,8 @@ STORAGE_IMPL = "dmsp_rucio.protocol.Posix"
 #: PFN came from (so each scheme must be unique in its RSE), and imports its implementation.
 SESSION_SCHEME, SESSION_HOST = "file", "session"
 SESSION_IMPL = "rucio.rse.protocols.posix.Default"
+#: Exit code for a database of another version; called again with ``upgrade`` in the plan it is brought up to date.
+OTHER_VERSION = 3
 _NOTHING = {"read": None, "write": None, "delete": None}
 _ALL = {"read": 1, "write": 1, "delete": 1, "third_party_copy_read": 1, "third_party_copy_write": 1}
 
@@ -45,8 +49,10 @@ def main() -> int:
     plan = json.load(sys.stdin)
     _schema()
     if is_old_db():
-        print("The database was made by another version of Rucio.", file=sys.stderr)  # noqa: T201
-        return 1
+        if not plan.get("upgrade"):
+            print("The database was made by another version of Rucio.", file=sys.stderr)  # noqa: T201
+            return OTHER_VERSION
+        _upgrade()
     with db_session(DatabaseOperationType.WRITE) as session:
         for name, account in plan["accounts"].items():
             _account(name, account, session)
@@ -68,6 +74,12 @@ def _schema() -> None:
         missing = session.execute(select(models.VO.vo)).first() is None
     if missing:
         create_base_vo()
+
+
+def _upgrade() -> None:
+    """Bring the tables of an earlier Rucio up to date, with Rucio's own migrations."""
+    _point_alembic_at_migrations()
+    command.upgrade(Config(config_get("alembic", "cfg", check_config_table=False)), "head")
 
 
 def _point_alembic_at_migrations() -> None:

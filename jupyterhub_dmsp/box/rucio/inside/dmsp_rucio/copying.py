@@ -52,6 +52,7 @@ class Job:
     error: str | None = None
     passing: bool = False
     temporary: str = field(default="")
+    others: list[tuple[str, str]] = field(default_factory=list)  # further sources: path and RSE
 
     def fail(self, error: CopyError) -> None:
         """Record why it failed."""
@@ -133,6 +134,25 @@ def fill(job: Job, boot: str, *, sync: bool, pause: float = 0.0) -> bool:
         discard(job)
         raise
     return True
+
+
+def fill_from_any(job: Job, boot: str, *, sync: bool, pause: float = 0.0) -> bool:
+    """As :func:`fill`; a source that is missing or wrong is left for the next one.
+
+    Rucio's own retries do not help: of 16 damaged files with a good second source all four tries went to the bad one.
+
+    Raises:
+        CopyError: of the first source, when no other is any better.
+    """
+    first: CopyError | None = None
+    while True:
+        try:
+            return fill(job, boot, sync=sync, pause=pause)
+        except CopyError as error:
+            first = first or error
+            if error.passing or job.cancelled or not job.others:
+                raise first from error
+            job.source, job.source_rse = job.others.pop(0)
 
 
 def land(job: Job) -> None:

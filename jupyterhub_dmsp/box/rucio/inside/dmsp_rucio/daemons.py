@@ -17,12 +17,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from rucio.common.config import config_get, config_get_int
 
-from . import caching, housekeeping, quiet, tool
+from . import caching, evicting, housekeeping, quiet, tool
 from .pool import Pool
 from .pusher import Pusher
 
@@ -33,6 +34,10 @@ PAUSE = "DMSP_RUCIO_COPY_PAUSE"
 STOP_WITHIN = 4.0
 #: Copies handed to the pool at most; the rest waits in the database, where a deleted rule takes it away.
 IN_FLIGHT = 2000
+#: Seconds between two looks at how full scratch is.
+EVICT_EVERY = 5.0
+#: How long a judge leaves a rule alone whose rows somebody else held.
+PUT_OFF = timedelta(seconds=2)
 _STOP = threading.Event()
 
 Step = Callable[[Any], bool]
@@ -43,6 +48,7 @@ class Beat:
     """How a loop is doing."""
 
     last: float = 0.0  # time of the last round that went well, seconds since 1970
+    tick: float = 0.0  # the same by the clock that nobody sets (CLOCK_MONOTONIC, one for all processes)
     rounds: int = 0
     failures: int = 0
     error: str = ""
@@ -76,7 +82,7 @@ class Loop(threading.Thread):
             try:
                 if self._step(heartbeat):
                     pause = 0.0
-                self.beat.last, self.beat.error = time.time(), ""
+                self.beat.last, self.beat.tick, self.beat.error = time.time(), time.monotonic(), ""
                 self.beat.rounds += 1
             except Exception as error:
                 self.beat.failures += 1
@@ -88,19 +94,38 @@ class Loop(threading.Thread):
             self.wake.clear()
 
 
+def _soon(paused: dict[Any, datetime]) -> dict[Any, datetime]:
+    """What Rucio's judges have put off: 10 to 40 minutes after a lock of the database was held for a moment.
+
+    That is meant for an installation with many daemons; here the other transaction is over at once.
+    """
+    latest = datetime.now(UTC).replace(tzinfo=None) + PUT_OFF  # as Rucio keeps times
+    for key, until in paused.items():
+        paused[key] = min(until, latest)
+    return paused
+
+
 def _judges() -> dict[str, tuple[Step, float]]:
     from rucio.daemons.judge import cleaner, evaluator, injector, repairer
 
     paused: list[dict[Any, Any]] = [{} for _ in range(4)]
     return {
         "judge-evaluator": (
-            lambda h: bool(evaluator.run_once(paused_dids=paused[0], did_limit=1000, heartbeat_handler=h)),
+            lambda h: bool(
+                evaluator.run_once(paused_dids=_soon(paused[0]), did_limit=1000, heartbeat_handler=h)
+            ),
             0.5,
         ),
-        "judge-cleaner": (lambda h: bool(cleaner.run_once(paused_rules=paused[1], heartbeat_handler=h)), 0.5),
-        "judge-injector": (lambda h: bool(injector.run_once(paused_rules=paused[2], heartbeat_handler=h)), 1.0),
+        "judge-cleaner": (
+            lambda h: bool(cleaner.run_once(paused_rules=_soon(paused[1]), heartbeat_handler=h)),
+            0.5,
+        ),
+        "judge-injector": (
+            lambda h: bool(injector.run_once(paused_rules=_soon(paused[2]), heartbeat_handler=h)),
+            1.0,
+        ),
         "judge-repairer": (
-            lambda h: bool(repairer.run_once(paused_rules=paused[3], delta=600, heartbeat_handler=h)),
+            lambda h: bool(repairer.run_once(paused_rules=_soon(paused[3]), delta=600, heartbeat_handler=h)),
             5.0,
         ),
     }
@@ -134,10 +159,10 @@ def _deleters() -> dict[str, tuple[Step, float]]:
     return {
         "reaper": (reap, 1.0),
         "undertaker": (
-            lambda h: bool(undertaker.run_once(paused_dids=paused, chunk_size=50, heartbeat_handler=h)),
+            lambda h: bool(undertaker.run_once(paused_dids=_soon(paused), chunk_size=50, heartbeat_handler=h)),
             10.0,
         ),
-        "necromancer": (lambda h: not necromancer.run_once(heartbeat_handler=h, bulk=1000), 10.0),
+        "necromancer": (lambda h: not necromancer.run_once(heartbeat_handler=h, bulk=1000), 3.0),
         "minos": (lambda h: not minos.run_once(heartbeat_handler=h, bulk=1000), 30.0),
         "minos-expiration": (
             lambda h: not minos_temporary_expiration.run_once(heartbeat_handler=h, bulk=1000),
@@ -221,7 +246,7 @@ class Health(threading.Thread):
     def __init__(self, path: Path, loops: dict[str, Loop], pool: Pool, pusher: Pusher) -> None:
         super().__init__(name="health", daemon=True)
         self._path, self._loops, self._pool, self._pusher = path, loops, pool, pusher
-        self._born = time.time()
+        self._born, self._first_tick = time.time(), time.monotonic()
 
     def run(self) -> None:
         """Write until the process stops."""
@@ -237,8 +262,11 @@ class Health(threading.Thread):
         conveyor = [loop for name, loop in self._loops.items() if name.startswith("conveyor")]
         document = {
             "pid": os.getpid(),
+            "boot": self._pool.boot,
             "started": self._born,
             "now": time.time(),
+            "tick": time.monotonic(),
+            "first_tick": self._first_tick,
             "ready": all(loop.beat.rounds for loop in conveyor),
             "copying": self._pool.backlog,
             "reporting": self._pusher.waiting,
@@ -273,6 +301,8 @@ def main() -> int:
     threading.Thread(target=housekeeping.sweep, args=(root, pool.boot), name="sweep", daemon=True).start()
 
     steps = {**_judges(), **_deleters(), **_counters(), **_conveyor(pool)}
+    evictor = evicting.configured(root)
+    steps["evictor"] = (lambda _: evictor.run_once(), EVICT_EVERY)
     loops = {name: Loop(name, step, interval) for name, (step, interval) in steps.items()}
     pusher = Pusher(pool, loops["conveyor-finisher"].wake, _STOP)
     health = Health(Path(config_get("dmsp", "health", check_config_table=False)), loops, pool, pusher)

@@ -16,6 +16,8 @@ LOG = logging.getLogger("dmsp.housekeeping")
 #: How long expired tokens and the history of transfers are kept.
 KEEP_TOKENS = timedelta(hours=1)
 KEEP_HISTORY = timedelta(days=90)
+#: Each renewal of a session's "in use" leaves a row.
+KEEP_RULE_CHANGES = timedelta(days=7)
 
 
 def forget_heartbeats() -> None:
@@ -54,12 +56,13 @@ def requeue_half_submitted() -> int:
 def run_once() -> bool:
     """Remove messages (no broker takes them here), expired tokens and old history; False: nothing more to do."""
     now = datetime.now(UTC).replace(tzinfo=None)
-    history = models.RequestHistory
+    history, changes = models.RequestHistory, models.ReplicationRuleHistoryRecent
     with db_session(DatabaseOperationType.WRITE) as session:
         for statement in (
             delete(models.Message),
             delete(models.Token).where(models.Token.expired_at < now - KEEP_TOKENS),
             delete(history).where(history.updated_at < now - KEEP_HISTORY),
+            delete(changes).where(changes.updated_at < now - KEEP_RULE_CHANGES),
         ):
             session.execute(statement.execution_options(synchronize_session=False))
     return False

@@ -1,7 +1,8 @@
-"""Who may do what in the embedded Rucio: ``generic``, and three rules of ours.
+"""Who may do what in the embedded Rucio: ``generic``, and four rules of ours.
 
 - Data of a restricted scope may be replicated (and put into collections) only by members of its experiment:
-  accounts with the attribute ``experiment-<name>``.
+  accounts with the attribute ``experiment-<name>``. Data of a ``user.<name>`` scope only by that account.
+- Only admins say that a file is on an RSE, in whatever call that can be said.
 - The owner of a rule may extend, boost, comment and delete it; ``generic`` leaves that to admins.
 - An account with the attribute ``provisioner`` manages the accounts of users (never those of services or admins).
 
@@ -33,13 +34,17 @@ from .schema import NAME
 LOGGER = logging.getLogger("policy")
 MEMBER = "experiment-"
 #: What the owner of a rule may change about it.
-OWN_RULE_OPTIONS = frozenset({"lifetime", "boost_rule", "purge_replicas", "comment", "cancel_requests"})
+OWN_RULE_OPTIONS = frozenset({"lifetime", "boost_rule", "purge_replicas", "comment", "cancel_requests", "meta"})
 #: The content of the collection that ``add_did`` makes, which Rucio does not tell its policy: the server's
 #: application does. None: nobody told, and it may be anything.
 CONTENT: contextvars.ContextVar[Sequence[dict[str, Any]] | None] = contextvars.ContextVar(
     "content", default=None
 )
+#: The RSE on which ``add_did`` says the files of a new collection are; Rucio does not tell that either.
+PLACE: contextvars.ContextVar[str | None] = contextvars.ContextVar("place", default=None)
 _PROTECTED = ("admin", "provisioner")
+_HOME = "user."
+_NO_REPLICAS = "Only administrators may say where files are."
 
 Check = Callable[[InternalAccount, dict[str, Any], Any], Any]
 
@@ -83,8 +88,10 @@ def restricted_scopes() -> dict[str, str]:
 
 
 def _foreign(issuer: InternalAccount, scopes: Iterable[str], session: Any) -> str:
-    """The first experiment, in words, to which one of the scopes belongs and the account does not."""
-    restricted = restricted_scopes()
+    """Why the account may not use data of these scopes; empty when it may."""
+    scopes, restricted = set(scopes), restricted_scopes()
+    if any(scope.startswith(_HOME) and scope != _HOME + issuer.external for scope in scopes):
+        return "Only its owner may use the data of a user's own scope."
     for experiment in sorted({restricted[scope] for scope in scopes if scope in restricted}):
         if not has_account_attribute(issuer, MEMBER + experiment, session=session):
             return f"Only members of {experiment} may use its data."
@@ -128,16 +135,32 @@ def _replicates_foreign(issuer: InternalAccount, kwargs: dict[str, Any], session
 # rule is made for.
 
 
-def _attaches_foreign(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> str:
-    return _uses_foreign(issuer, (kwargs.get("attachment") or {}).get("dids") or [], session)
-
-
-def _attaches_many_foreign(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> str:
-    attachments = kwargs.get("attachments") or []
+def _attaches(issuer: InternalAccount, attachments: Sequence[dict[str, Any]], session: Any) -> str:
+    if any(_says_where(one) for one in attachments):
+        return _NO_REPLICAS
     return _uses_foreign(issuer, [did for one in attachments for did in one.get("dids") or []], session)
 
 
+def _says_where(attachment: dict[str, Any]) -> bool:
+    """Whether files are to be attached *and* registered on an RSE: Rucio then asks no leave for the replicas."""
+    return any(attachment.get(key) is not None for key in ("rse", "rse_id"))
+
+
+def _attaches_foreign(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> str:
+    return _attaches(issuer, [kwargs.get("attachment") or {}], session)
+
+
+def _attaches_many_foreign(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> str:
+    return _attaches(issuer, kwargs.get("attachments") or [], session)
+
+
 def _refuses_did(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> str:
+    if PLACE.get() is not None:
+        return _NO_REPLICAS
+    return _samples_foreign(issuer, kwargs, session)
+
+
+def _samples_foreign(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> str:
     del kwargs
     content = CONTENT.get()
     if content is None:
@@ -145,11 +168,17 @@ def _refuses_did(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) 
     return _uses_foreign(issuer, content, session)
 
 
+def _refuses_replicas(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> str:
+    """``generic`` lets everybody add replicas where an RSE's name ends in SCRATCHDISK and the like."""
+    del issuer, kwargs, session
+    return _NO_REPLICAS
+
+
 def _refuses_dids(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> str:
     for did in kwargs["dids"]:  # Rucio checks the names of single DIDs, not those of a list
         if not re.match(NAME["pattern"], str(did["name"])):
             return "A name may hold letters, digits and / . - _ and must not lead out of its directory."
-    return _uses_foreign(issuer, [child for did in kwargs["dids"] for child in did.get("dids") or []], session)
+    return _attaches(issuer, kwargs["dids"], session)
 
 
 def _changes_foreign_rule(issuer: InternalAccount, kwargs: dict[str, Any], session: Any) -> str:
@@ -168,6 +197,8 @@ _RESTRICTIONS: dict[str, Callable[[InternalAccount, dict[str, Any], Any], str]] 
     "attach_dids_to_dids": _attaches_many_foreign,
     "add_did": _refuses_did,
     "add_dids": _refuses_dids,
+    "add_replicas": _refuses_replicas,
+    "create_did_sample": _samples_foreign,
     "update_rule": _changes_foreign_rule,
 }
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
-from .copying import CopyError, Job, discard, fill, land
+from .copying import CopyError, Job, discard, fill_from_any, land
 
 LOG = logging.getLogger("dmsp.pool")
 #: Files up to this size are brought to the disk in batches of :data:`BATCH`, larger ones each by itself.
@@ -145,7 +145,7 @@ class Pool:
             try:
                 if job.request_id not in wanted or job.cancelled:
                     raise CopyError("The transfer was cancelled.")
-                if fill(job, self.boot, sync=job.size > SMALL, pause=self._pause):
+                if fill_from_any(job, self.boot, sync=job.size > SMALL, pause=self._pause):
                     filled.append(job)
             except CopyError as error:
                 job.fail(error)

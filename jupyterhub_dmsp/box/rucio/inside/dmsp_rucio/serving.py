@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from .requestlog import RequestLog
+
 preload_app = True
 worker_class = "gthread"
 threads = 8
 timeout = 600
 graceful_timeout = 4
 keepalive = 30
+accesslog = "-"
+logger_class = RequestLog
 worker_tmp_dir = "/dev/shm"  # noqa: S108 - a heartbeat file; on a disk it would wait for the disk
 
 

@@ -122,6 +122,11 @@ def _job(hop: Any, external_id: str, pool: Pool, root: str) -> Job | None:
     try:
         job.source = safe_path(hop.source_url(hop.src), root)
         job.destination = safe_path(hop.dest_url, root)
+        job.others = [
+            (safe_path(hop.source_url(source), root), source.rse.name)
+            for source in hop.sources
+            if source.rse.name != job.source_rse
+        ]
     except CopyError as error:
         job.fail(error)
         pool.finished.put(job)
