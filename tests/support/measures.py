@@ -128,7 +128,8 @@ class Sampler:
         """
         wrong = []
         for (who, what), values in sorted(self.series.items()):
-            if len(values) < 8:
+            # A PostgreSQL backend keeps the files open of all tables that it has seen, up to its own limit.
+            if len(values) < 8 or (who, what) == ("database", "handles"):
                 continue
             quarter = len(values) // 4
             before, after = values[quarter : 2 * quarter], values[-quarter:]

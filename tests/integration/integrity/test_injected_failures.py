@@ -231,16 +231,20 @@ async def _trial(damage: Damage, files: int) -> None:
         found = await _settled(client, rules, 120 + files / 5)
         right, stuck = await _look_at(damage, client, run, found)
         await _full_disk(damage, client, run, max(5, files // 100), chance)
-        assert (await damage.check(older_than=0.0)).problems == []
+        # Copies that never came leave at most the directory that was made for them.
+        assert set((await damage.check(older_than=0.0)).counts()) <= {"orphan_directory"}
         # And when the sources are whole again, all of it arrives.
         for did in run.broken:
             damage.write(NORTH, did, run.content[did])
         for rule in found.values():
             if rule.state == "STUCK":
                 await client.boost(rule.id)
-        whole = await _settled(client, rules, 120 + files / 5)
+        async with asyncio.timeout(120 + files / 5):
+            whole = await _settled(client, rules, 120)
+            while any(rule.state != "OK" for rule in whole.values()):
+                await asyncio.sleep(0.5)
+                whole = await _settled(client, rules, 120)
         run.broken.clear()
-        assert all(rule.state == "OK" for rule in whole.values())
         await _look_at(damage, client, run, whole)
         report = await damage.check(older_than=0.0)
         assert report.problems == []
