@@ -66,6 +66,7 @@ class FakeKernel {
   status: Kernel.Status = 'idle';
   isDisposed = false;
   supportsSubshells = false;
+  language = 'python';
   statusChanged = new Signal<this, Kernel.Status>(this);
   disposed = new Signal<this, void>(this);
   iopubMessage = new Signal<this, unknown>(this);
@@ -77,6 +78,10 @@ class FakeKernel {
 
   get connection(): Kernel.IKernelConnection {
     return this as unknown as Kernel.IKernelConnection;
+  }
+
+  get info() {
+    return Promise.resolve({ language_info: { name: this.language } });
   }
 
   /** A status message of the main shell, or of a subshell. */
@@ -167,6 +172,16 @@ describe('runSilently', () => {
     kernel.supportsSubshells = true;
     await runSilently(kernel.connection, '');
     expect(kernel.subshells).toEqual(['made', 'deleted']);
+  });
+
+  it('does not run C++ beside a running cell, whose output it would take away', async () => {
+    const kernel = new FakeKernel([ok()]);
+    kernel.status = 'busy';
+    kernel.supportsSubshells = true;
+    kernel.language = 'c++';
+    await runSilently(kernel.connection, '');
+    expect(kernel.subshells).toEqual([]);
+    expect(kernel.asked).toHaveLength(1);
   });
 
   it('says when the kernel is gone', async () => {

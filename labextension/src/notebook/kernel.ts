@@ -7,6 +7,12 @@ import { Signal } from '@lumino/signaling';
 /** How often an execution that was dropped because a cell before it failed is tried again. */
 const ATTEMPTS = 20;
 
+/**
+ * The one language that may run beside itself. Other kernels made from ipykernel offer subshells too and are not made
+ * for them: in ROOT's C++ kernel what we run takes away the output of the cell that runs.
+ */
+const PYTHON = 'python';
+
 /** What a silent execution brought back. */
 export interface IRun {
   status: string;
@@ -97,7 +103,7 @@ export class KernelGone extends Error {
  * Run code silently: no history, no execution count, no output in a cell.
  *
  * Behind a cell that fails the kernel drops what is queued ("aborted"): then it is asked again. While a cell runs, a
- * kernel with subshells answers at once; another one when the cell is done.
+ * Python kernel with subshells answers at once; another one when the cell is done.
  */
 export async function runSilently(
   kernel: Kernel.IKernelConnection,
@@ -139,7 +145,11 @@ namespace Private {
     if (kernel.isDisposed) {
       throw new KernelGone();
     }
-    if (MainShell.of(kernel).busy && kernel.supportsSubshells) {
+    if (
+      MainShell.of(kernel).busy &&
+      kernel.supportsSubshells &&
+      (await kernelLanguage(kernel)) === PYTHON
+    ) {
       return inSubshell(kernel, code, expressions);
     }
     return execute(kernel, code, expressions);
