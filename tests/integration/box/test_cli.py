@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from jupyterhub_dmsp.box.state import SCHEMA
+
 
 def dmsp(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "jupyterhub_dmsp.cli", *arguments]
@@ -55,7 +57,7 @@ def test_taken_port(tmp_path: Path) -> None:
 
 def test_state_of_another_version(tmp_path: Path) -> None:
     (tmp_path / "version.json").write_text('{"schema": 7}')
-    one_sentence(dmsp("up", "--state", str(tmp_path)), "version 7", "version 1", "--state")
+    one_sentence(dmsp("up", "--state", str(tmp_path)), "version 7", f"version {SCHEMA}", "--state")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["version.json"]
 
 

@@ -81,6 +81,14 @@ class Session:
         attachment, _ = await self.manager.attach(Did.parse(dataset))
         return await self.until(attachment.id, *(states or ("ready",)))
 
+    async def counted(self, used: int, free: int) -> None:
+        """Wait until the lake says that so many MB are used and free: it counts some seconds later."""
+        async with asyncio.timeout(60):
+            while (room := await self.client.room(SCRATCH)) is None or (
+                (room.used, room.free) != (used * MB, free * MB)
+            ):
+                await asyncio.sleep(0.5)
+
     async def until(self, ident: str, *states: str) -> Attachment:
         async with asyncio.timeout(60):
             while (found := self.manager.get(ident)).state not in states or (
@@ -182,13 +190,9 @@ async def test_no_room_is_said_with_numbers_and_comes_by_itself_later(
     small: Damage, session: Session, did: Any
 ) -> None:
     small.end_all()
+    await session.counted(0, 10)
     held = await session.attach(_data(small, did, 6))
-    async with asyncio.timeout(60):  # Rucio counts some seconds later
-        while (room := await session.client.room(SCRATCH)) is None or (room.used, room.free) != (
-            6 * MB,
-            4 * MB,
-        ):
-            await asyncio.sleep(0.5)
+    await session.counted(6, 4)
     wanted = await session.attach(_data(small, did, 5), "failed", "ready")
     assert wanted.state == "failed"
     assert wanted.error

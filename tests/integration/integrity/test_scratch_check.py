@@ -174,7 +174,8 @@ async def test_a_site_is_cured_from_another_one(damage: Damage, did: Any) -> Non
     shutil.rmtree(damage.lake.place(SOUTH, dids[2]).parent)
     report = await damage.check(NORTH, repair=True)
     assert report.clean, report.as_dict()
-    assert sorted(p.did for p in report.problems) == sorted(dids[:2])
+    # The site holds what other tests have damaged, too.
+    assert sorted({p.did for p in report.problems} & set(dids)) == sorted(dids[:2])
     for one, data in zip(dids, content.values(), strict=True):
         assert damage.lake.place(NORTH, one).read_bytes() == data
     assert (await damage.check(SOUTH, repair=True)).clean
@@ -186,7 +187,8 @@ async def test_a_row_that_is_held_for_a_moment_puts_nothing_off(damage: Damage, 
     dids, _, rule = _on_scratch(damage, did("dmsp"), 1)
     options = {"purge_replicas": True, "lifetime": 3}
     damage.lake.root("PUT", f"/rules/{rule}", {"options": options})
-    held = f"begin; select id from rules where id='{rule}' for update; select pg_sleep(8); commit; select 1"
+    row = f"select id from rules where id='{rule}' for update"
+    held = f"with held as materialized ({row}) select id, pg_sleep(8)::text from held"
     await asyncio.to_thread(damage.lake.sql, held)
     damage.lake.until(lambda: not damage.lake.place(SCRATCH, dids[0]).exists(), 60, "the file to go")
 

@@ -102,7 +102,7 @@ class Server:
         """End it: by default without any chance to clean up."""
         if self.process is not None:
             self.process.send_signal(number)
-            self.process.wait(60)
+            self.process.wait(120)  # stock servers wait for idle threads at their end, for up to 65 s
             self.process = None
 
     async def call(self, method: str, path: str, body: Any = None, expect: int | None = None) -> Any:
