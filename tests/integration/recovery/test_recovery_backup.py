@@ -20,7 +20,7 @@ from visitor import Visitor
 
 from jupyterhub_dmsp.lake.did import Did
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.root, pytest.mark.soak, pytest.mark.timeout(1800)]
 NUMU = "km3net:mc.numu-CC.genhen.offline"
 USER = "km3net-user"
 OTHER_SITE = "SITE-SOUTH"

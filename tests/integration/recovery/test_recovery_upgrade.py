@@ -23,7 +23,7 @@ from jupyterhub_dmsp.box.backup import dump
 from jupyterhub_dmsp.box.backup.create import any_port, place_of
 from jupyterhub_dmsp.box.state import SCHEMA, State
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.root, pytest.mark.soak, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[3]
 EARLIER = "fd74cf7"
 USER, NUMU = "km3net-user", "km3net:mc.numu-CC.genhen.offline"

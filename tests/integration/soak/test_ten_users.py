@@ -27,7 +27,7 @@ from visitor import Kernel, Visitor
 
 from jupyterhub_dmsp.lake.did import Did
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.root, pytest.mark.soak, pytest.mark.timeout(3600)]
 TOKEN_LIFETIME = 60
 READ = "import dmsp; d = dmsp.attach({did!r}); sum(len(open(path, 'rb').read()) for path in d)"
 
