@@ -23,7 +23,7 @@ from typing import Any
 
 from rucio.common.config import config_get, config_get_int
 
-from . import caching, evicting, housekeeping, quiet, tool
+from . import caching, connections, evicting, housekeeping, quiet, tool
 from .pool import Pool
 from .pusher import Pusher
 
@@ -295,6 +295,7 @@ def main() -> int:
     threads = config_get_int("dmsp", "transfers", default=4, check_config_table=False)
     pool = Pool(threads, tool.RequestLedger(), pause=float(os.environ.get(PAUSE, "0")))
     tool.register(pool, root)
+    connections.start()
     caching.start()
     housekeeping.forget_heartbeats()
     LOG.info("%d transfers of an earlier process are queued again", tool.requeue_abandoned())

@@ -26,7 +26,8 @@ def post_fork(server: Any, worker: Any) -> None:
     del server, worker
     from rucio.db.sqla import session
 
-    from . import caching
+    from . import caching, connections
 
     session.get_engine().dispose(close=False)
+    connections.start()
     caching.start()
