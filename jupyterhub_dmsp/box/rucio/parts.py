@@ -85,7 +85,7 @@ def daemons_command(env: Path) -> list[str]:
 
 def audit_command(env: Path) -> list[str]:
     """Compares a storage element with the catalogue and ends; what to do goes to its standard input as JSON."""
-    return [str(env / "bin" / "python"), "-m", "dmsp_rucio.auditing"]
+    return [str(env / "bin" / "python"), "-m", "dmsp_rucio.checking"]
 
 
 async def server_ready(url: str) -> bool:

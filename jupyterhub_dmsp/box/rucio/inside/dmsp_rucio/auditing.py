@@ -1,7 +1,4 @@
-"""Compares what the catalogue says is on a storage element with its disk: ``python -m dmsp_rucio.auditing``.
-
-Reads one JSON document (see ``jupyterhub_dmsp.box.integrity.audit``) from standard input and writes JSON lines to
-standard output: ``{"progress": …}`` now and then, ``{"problem": …}`` for each fault, ``{"report": …}`` at the end.
+"""Compares what the catalogue says is on a storage element with its disk.
 
 Transfers, deletions and registrations go on meanwhile, so nothing is a fault that is not one at a second look. The disk
 is listed before the catalogue is read; each file is then looked at by itself. Memory grows with the number of files
@@ -24,9 +21,7 @@ from typing import Any, NamedTuple
 
 from rucio.common.config import config_get
 from rucio.common.constants import DEFAULT_VO
-from rucio.common.exception import RSENotFound
 from rucio.common.types import InternalScope
-from rucio.core.rse import get_rse_id
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, ReplicaState
 from rucio.db.sqla.session import db_session
@@ -358,32 +353,3 @@ class Audit:
     def _is_kept(self, path: str) -> bool:
         """Directories of scopes stay, and what leads to them."""
         return any(kept == path or kept.startswith(f"{path}/") for kept in self.order.keep)
-
-
-def main() -> int:
-    """0: the report was written; 1: it could not be, and standard error says why."""
-    order = Order(**json.load(sys.stdin))
-    order.keep = tuple(order.keep)
-    os.umask(0o027)
-    try:
-        rse_id = get_rse_id(order.rse, vo=DEFAULT_VO)
-    except RSENotFound:
-        print(f"The lake has no storage element {order.rse}.", file=sys.stderr)  # noqa: T201
-        return 1
-    root = str(Path(config_get("dmsp", "storage", check_config_table=False), order.rse, "lake"))
-    audit = Audit(order, str(rse_id), root)
-    problems = audit.run()
-    for problem in problems:
-        say(problem=problem.as_json())
-    if order.repair and problems:
-        from . import curing
-
-        curing.Cure(audit).run()
-        for problem in problems:
-            say(outcome=problem.as_json())
-    say(report={"files": audit.files, "bytes": audit.bytes, "read": audit.read})
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
