@@ -33,6 +33,7 @@ StateOption = Annotated[
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="dmsp.yaml; the demo's defaults when not given.")
 ]
+PortOption = Annotated[int, typer.Option("--port", min=1024, max=65000, help="Port of the VRE on 127.0.0.1.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_STATE = default_path()
 

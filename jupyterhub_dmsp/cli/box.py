@@ -21,6 +21,7 @@ from jupyterhub_dmsp.cli.base import (
     UNHEALTHY,
     ConfigOption,
     JsonOption,
+    PortOption,
     StateOption,
     app,
     err,
@@ -33,9 +34,7 @@ from jupyterhub_dmsp.errors import DmspError
 @app.command()
 def up(
     state: StateOption = DEFAULT_STATE,
-    port: Annotated[
-        int, typer.Option("--port", min=1024, max=65000, help="Port of the VRE on 127.0.0.1.")
-    ] = 8000,
+    port: PortOption = 8000,
     config: ConfigOption = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Return when all is healthy; `dmsp down` ends it.")

@@ -11,15 +11,22 @@ from jupyterhub_dmsp import settings
 from jupyterhub_dmsp.box import run
 from jupyterhub_dmsp.box.service import Service
 from jupyterhub_dmsp.box.state import State
-from jupyterhub_dmsp.cli.base import DEFAULT_STATE, UNHEALTHY, ConfigOption, StateOption, app, err, out
+from jupyterhub_dmsp.cli.base import (
+    DEFAULT_STATE,
+    UNHEALTHY,
+    ConfigOption,
+    PortOption,
+    StateOption,
+    app,
+    err,
+    out,
+)
 
 
 @app.command(name="install-service")
 def install_service(
     state: StateOption = DEFAULT_STATE,
-    port: Annotated[
-        int, typer.Option("--port", min=1024, max=65000, help="Port of the VRE on 127.0.0.1.")
-    ] = 8000,
+    port: PortOption = 8000,
     config: ConfigOption = None,
     user: Annotated[bool, typer.Option("--user", help="A service of your own, without root.")] = False,
     print_only: Annotated[bool, typer.Option("--print", help="Show the unit and change nothing.")] = False,

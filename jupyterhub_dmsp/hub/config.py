@@ -13,7 +13,7 @@ from jupyterhub_dmsp import settings as dmsp_settings
 from jupyterhub_dmsp.hub import quiet
 from jupyterhub_dmsp.hub.discovery import Endpoints, discover
 from jupyterhub_dmsp.hub.form import TEMPLATES
-from jupyterhub_dmsp.hub.headers import cookies
+from jupyterhub_dmsp.hub.headers import HUB, cookies
 from jupyterhub_dmsp.hub.requests import log_request
 from jupyterhub_dmsp.hub.token import SCOPE
 from jupyterhub_dmsp.settings import Settings, read_secret
@@ -23,32 +23,6 @@ USERNAME = r"^[a-z][a-z0-9_-]{0,31}$"
 """User names become folder names: no dots, no slashes, no leading underscore (services have those)."""
 
 SERVER_SCOPES = ["access:servers!server", "users:activity!user", SCOPE]
-
-HEADERS = {
-    "Content-Security-Policy": "; ".join(
-        (
-            "default-src 'self'",
-            # JupyterHub's own pages carry inline scripts and styles.
-            "script-src 'self' 'unsafe-inline'",
-            "style-src 'self' 'unsafe-inline'",
-            "img-src 'self' data:",
-            "font-src 'self' data:",
-            "object-src 'none'",
-            "base-uri 'self'",
-            "form-action 'self'",
-            "frame-ancestors 'none'",
-        )
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    # Pages carry tokens in forms, and new API tokens in plain sight.
-    "Cache-Control": "no-store",
-    "Server": "JupyterHub",
-}
-"""Headers of the hub's pages; a user's server sends its own (:mod:`jupyterhub_dmsp.hub.headers`)."""
 
 
 def configure(
@@ -136,7 +110,7 @@ def _hub(c: Any, hub: Path, public_url: str, hub_url: str, chosen: Settings) -> 
     }
     # A launch that takes longer than this (seconds) goes on behind the progress page.
     c.JupyterHub.tornado_settings = {
-        "headers": dict(HEADERS),
+        "headers": dict(HUB),
         "slow_spawn_timeout": 1,
         "log_function": log_request,
         "cookie_options": cookies(public_url),

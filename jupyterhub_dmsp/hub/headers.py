@@ -1,10 +1,41 @@
-"""Headers and cookie options of a user's Jupyter server, as OWASP's cheat sheets ask. Imports no Jupyter."""
+"""Headers and cookie options of the hub and of a user's server, as OWASP's cheat sheets ask. Imports no Jupyter."""
 
 from __future__ import annotations
 
 from typing import Any
 
+_BOTH = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+HUB = {
+    **_BOTH,
+    "Content-Security-Policy": "; ".join(
+        (
+            "default-src 'self'",
+            # JupyterHub's own pages carry inline scripts and styles.
+            "script-src 'self' 'unsafe-inline'",
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data:",
+            "font-src 'self' data:",
+            "object-src 'none'",
+            "base-uri 'self'",
+            "form-action 'self'",
+            "frame-ancestors 'none'",
+        )
+    ),
+    # Pages carry tokens in forms, and new API tokens in plain sight.
+    "Cache-Control": "no-store",
+    "Server": "JupyterHub",
+}
+"""Headers of the hub's pages."""
+
 LAB = {
+    **_BOTH,
     "Content-Security-Policy": "; ".join(
         (
             # Lab compiles schemas, and outputs of notebooks (plots, widgets, JSROOT) run scripts of their own and
@@ -24,11 +55,6 @@ LAB = {
             "frame-ancestors 'none'",
         )
     ),
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Server": "Jupyter",
 }
 """Headers of every answer of a user's server. Its API adds ``default-src 'none'``, its files a sandbox."""

@@ -20,7 +20,6 @@ from jupyterhub_dmsp.lake.models import Rule
 
 log = logging.getLogger(__name__)
 LONGEST_LIFETIME = 366 * 86400
-WATCH = 60.0
 RESUME = 5.0
 """Seconds until what a passing fault has stopped is tried again; each time twice as many."""
 LONGEST_RESUME = 30.0

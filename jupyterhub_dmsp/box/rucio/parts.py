@@ -120,6 +120,15 @@ class DaemonsHealth:
     pid: int = 0
 
 
+def _said(directory: Path) -> dict[str, Any] | None:
+    """The daemons' health file; None when there is none that can be read."""
+    try:
+        said: dict[str, Any] = json.loads(Files(directory).health.read_text())
+    except (OSError, ValueError):
+        return None
+    return said
+
+
 def daemons_health(directory: Path, *, since: float = 0.0) -> DaemonsHealth:
     """Read the daemons' health file.
 
@@ -127,9 +136,8 @@ def daemons_health(directory: Path, *, since: float = 0.0) -> DaemonsHealth:
         directory: Rucio's state directory.
         since: ignore what a process said that started before this time (seconds since 1970).
     """
-    try:
-        said: dict[str, Any] = json.loads(Files(directory).health.read_text())
-    except (OSError, ValueError):
+    said = _said(directory)
+    if said is None:
         return DaemonsHealth(ready=False, age=float("inf"))
     # An earlier version said no tick: whoever wrote that does not run any more.
     age = max(0.0, time.monotonic() - said.get("tick", float("-inf")))
@@ -151,9 +159,8 @@ async def daemons_ready(directory: Path, *, since: float = 0.0) -> bool:
 
 def _wrong(directory: Path, now: float) -> str:
     """What is wrong with the daemons, from their health file; ``now`` by the clock that nobody sets."""
-    try:
-        said: dict[str, Any] = json.loads(Files(directory).health.read_text())
-    except (OSError, ValueError):
+    said = _said(directory)
+    if said is None:
         return "their health file cannot be read"
     silent = now - said["tick"]
     if silent > SILENT_AFTER:

@@ -102,7 +102,7 @@ class Evictor:
         room = self.measure()
         self._publish(room)
         if room.used > room.capacity * self._marks.high / 100:
-            room = self._make_room()
+            room = self._make_room(room)
         if room.used <= room.capacity * self._marks.high / 100:
             self._take_back_notices()
         self._hurry(room)
@@ -156,9 +156,8 @@ class Evictor:
             )
         return sorted(found, key=lambda one: one.turn)
 
-    def _make_room(self) -> Room:
+    def _make_room(self, room: Room) -> Room:
         """Release what is not in use down to the low mark, give notice to the rest down to the high mark."""
-        room = self.measure()
         rules = self.held()
         for one in rules:
             if room.used <= room.capacity * self._marks.low / 100:

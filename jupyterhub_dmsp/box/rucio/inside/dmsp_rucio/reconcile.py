@@ -139,15 +139,10 @@ def _chunks(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
 
 def _mark_missing(rse_id: str, keys: Sequence[Key]) -> set[str]:
     """The replicas are unavailable, what kept them is stuck; gives the rules to repair."""
-    replica, lock = models.RSEFileAssociation, models.ReplicaLock
+    lock = models.ReplicaLock
     long_ago = datetime.now(UTC).replace(tzinfo=None) - LONG_AGO
     with db_session(DatabaseOperationType.WRITE) as session:
-        session.execute(
-            update(replica)
-            .where(replica.rse_id == rse_id, tuple_(replica.scope, replica.name).in_(keys))
-            .values(state=ReplicaState.UNAVAILABLE)
-            .execution_options(synchronize_session=False)
-        )
+        _set_state(session, rse_id, keys, ReplicaState.UNAVAILABLE)
         session.execute(
             update(lock)
             .where(lock.rse_id == rse_id, tuple_(lock.scope, lock.name).in_(keys), lock.state == LockState.OK)
@@ -158,15 +153,19 @@ def _mark_missing(rse_id: str, keys: Sequence[Key]) -> set[str]:
 
 
 def _mark_back(rse_id: str, keys: Sequence[Key]) -> set[str]:
-    replica = models.RSEFileAssociation
     with db_session(DatabaseOperationType.WRITE) as session:
-        session.execute(
-            update(replica)
-            .where(replica.rse_id == rse_id, tuple_(replica.scope, replica.name).in_(keys))
-            .values(state=ReplicaState.AVAILABLE)
-            .execution_options(synchronize_session=False)
-        )
+        _set_state(session, rse_id, keys, ReplicaState.AVAILABLE)
         return _rules_of(session, rse_id, keys)
+
+
+def _set_state(session: Any, rse_id: str, keys: Sequence[Key], state: ReplicaState) -> None:
+    replica = models.RSEFileAssociation
+    session.execute(
+        update(replica)
+        .where(replica.rse_id == rse_id, tuple_(replica.scope, replica.name).in_(keys))
+        .values(state=state)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _rules_of(session: Any, rse_id: str, keys: Sequence[Key]) -> set[str]:
