@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,10 +25,7 @@ def lake() -> Iterator[Lake]:
         yield running
     finally:
         if running:
-            for name in ("daemons", "rucio", "database"):
-                if name in running.processes:
-                    running.stop(name, signal.SIGINT if name == "database" else signal.SIGTERM)
-            running.issuer.server.shutdown()
+            running.end()
         if not os.environ.get("DMSP_KEEP"):
             shutil.rmtree(state, ignore_errors=True)
 

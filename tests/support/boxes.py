@@ -98,6 +98,17 @@ class Box:
         return (self.state / "secrets" / name).read_text().strip()
 
 
+def running_or_new(variable: str, config: Path | None = None) -> Iterator[Box]:
+    """The box of the state that an environment variable names (while a test is written), else a new one."""
+    state = os.environ.get(variable)
+    if not state:
+        yield from make_box(config)
+        return
+    box = Box(Path(state), 0)
+    box.port = int(box.status["address"].rsplit(":", 1)[1].strip("/"))
+    yield box
+
+
 def make_box(config: Path | None = None, uid: int | None = None) -> Iterator[Box]:
     """Start a box in a new directory, as the user ``uid`` where one is given; end it and remove every trace."""
     directory = Path(tempfile.mkdtemp(prefix="dmsp-test-"))

@@ -302,6 +302,13 @@ class Lake:
         directory = self.state / "rucio"
         wait_for(lambda: parts.daemons_health(directory, since=since).ready, 180, "the daemons")
 
+    def end(self) -> None:
+        """Stop all that runs, what others need last."""
+        for name in ("daemons", "rucio", "database"):
+            if name in self.processes:
+                self.stop(name, signal.SIGINT if name == "database" else signal.SIGTERM)
+        self.issuer.server.shutdown()
+
     def sql(self, statement: str) -> str:
         """Ask the database (tests only)."""
         answer = subprocess.run(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from boxes import Box, make_box
+from boxes import Box, running_or_new
 from faults import FaultProxy, before
 from lakes import administrator, make_dataset
 from visitor import Visitor
@@ -40,14 +40,9 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
     """The box; a running one of the developer's while a test is written (``DMSP_FAULTS_STATE=DIR``)."""
     config: Path = tmp_path_factory.mktemp("faults") / "dmsp.yaml"
     config.write_text(f"box: {{token_lifetime: {TOKEN_LIFETIME}}}\n")
-    state = os.environ.get("DMSP_FAULTS_STATE")
-    if state:
-        boxes: Iterator[Box] = iter([Box(Path(state), 0)])
-    else:
-        boxes = make_box(config)
+    boxes = running_or_new("DMSP_FAULTS_STATE", config)
     try:
         box = next(boxes)
-        box.port = int(box.status["address"].rsplit(":", 1)[1].strip("/"))
         with before(box, "rucio") as rucio, before(box, "issuer") as issuer:
             yield Faulty(box, rucio, issuer)
     finally:

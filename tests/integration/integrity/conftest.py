@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,9 +26,6 @@ def damage() -> Iterator[Damage]:
         yield hands
     finally:
         if hands:
-            for name in ("daemons", "rucio", "database"):
-                if name in hands.lake.processes:
-                    hands.lake.stop(name, signal.SIGINT if name == "database" else signal.SIGTERM)
-            hands.lake.issuer.server.shutdown()
+            hands.lake.end()
         if not os.environ.get("DMSP_KEEP"):
             shutil.rmtree(state, ignore_errors=True)

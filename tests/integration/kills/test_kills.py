@@ -6,12 +6,11 @@ import asyncio
 import os
 import random
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from boxes import Box, make_box
+from boxes import Box
 from killing import PARTS, Watcher, all_healthy, assert_on_scratch, kill_part, said
 from lakes import SCRATCH, administrator, make_dataset, place
 from visitor import Kernel, Visitor
@@ -22,21 +21,6 @@ from jupyterhub_dmsp.lake.models import LakeFile
 
 pytestmark = [pytest.mark.root, pytest.mark.soak, pytest.mark.timeout(900)]
 FILES, SIZE = 24, 2 << 20
-#: Seconds that the daemons wait after each MiB: the transfers last for some seconds.
-PAUSE = "0.4"
-
-
-@pytest.fixture(scope="module")
-def own_box() -> Iterator[Box]:
-    """A box to break, with slow transfers; a running one while a test is written."""
-    if state := os.environ.get("DMSP_KILL_STATE"):
-        running = Box(Path(state), 0)
-        running.port = int(running.status["address"].rsplit(":", 1)[1].strip("/"))
-        yield running
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DMSP_RUCIO_COPY_PAUSE", PAUSE)
-        yield from make_box()
 
 
 @dataclass

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from boxes import Box, make_box
+from boxes import Box
 from killing import all_healthy, assert_on_scratch, kill_everything, of_box, said
 from lakes import administrator, make_dataset
 from visitor import Visitor
@@ -22,19 +21,6 @@ from jupyterhub_dmsp.lake.models import LakeFile
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
 NAME, PROFILE = "collider-user", "minimal"
-
-
-@pytest.fixture(scope="module")
-def own_box() -> Iterator[Box]:
-    """A box to break, with slow transfers; a running one while a test is written."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DMSP_RUCIO_COPY_PAUSE", "0.4")
-        if state := os.environ.get("DMSP_KILL_STATE"):
-            running = Box(Path(state), 0)
-            running.port = int(running.status["address"].rsplit(":", 1)[1].strip("/"))
-            yield running
-        else:
-            yield from make_box()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from boxes import Box, make_box
+from boxes import Box, running_or_new
 from lakes import administrator, make_dataset
 from visitor import Visitor
 
@@ -27,13 +27,7 @@ NUMU = "km3net:mc.numu-CC.genhen.offline"
 @pytest.fixture(scope="module")
 def own() -> Iterator[Box]:
     """A box that may be broken."""
-    state = os.environ.get("DMSP_TEST_STATE")
-    if state:
-        box = Box(Path(state), 0)
-        box.port = int(box.status["address"].rsplit(":", 1)[1].strip("/"))
-        yield box
-    else:
-        yield from make_box()
+    yield from running_or_new("DMSP_TEST_STATE")
 
 
 @pytest.fixture(scope="module")
