@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class Part:
             and what it fails at meanwhile is not held against it.
         address: where it serves, for ``dmsp status``.
         environment: the whole environment of the process; never a secret.
+        listener: makes the listening socket that the process gets as its standard input, asked for at each start.
         stop_signal: how it is asked to end.
         stop_timeout: seconds until it is killed.
         start_timeout: seconds until readiness is given up.
@@ -60,6 +62,7 @@ class Part:
     needs: tuple[str, ...] = ()
     address: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+    listener: Callable[[], socket.socket] | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout: float = 4.0
     start_timeout: float = 120.0

@@ -69,6 +69,8 @@ async def _serve(state: State, vre: Vre, progress: display.Progress) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     report: dict[str, Any] = {"address": vre.address, "issuer": vre.issuer, "pid": os.getpid(), "parts": []}
+    # A killed box may have left its last words, which the page at the address would repeat.
+    state.write_status(report)
 
     def publish(parts: list[dict[str, Any]]) -> None:
         report["parts"] = parts

@@ -22,7 +22,7 @@ from jupyterhub_dmsp.errors import DmspError
 SCHEMA = 2
 PRIVATE = ("secrets", "run", "logs", "hub", "demo")
 PUBLIC = ("envs", "storage", "scratch", "homes", "sessions", "ids", "rucio", "issuer", "proxy")
-PORT_NAMES = ("issuer", "database", "rucio", "hub", "proxy_api")
+PORT_NAMES = ("issuer", "database", "rucio", "hub", "proxy_api", "front")
 _OWN = {"version.json", "lock", "ports.json", "restored.json", "database", "upgrades", *PRIVATE, *PUBLIC}
 
 

@@ -242,10 +242,12 @@ class Supervisor:
         part = running.part
         assert part.command is not None
         # Appending: the log may be cut while the part has it open, see logs.py.
-        with (self.logs / f"{part.name}.log").open("ab") as output:
+        with (self.logs / f"{part.name}.log").open("ab") as output, contextlib.ExitStack() as ours:
+            # Our copy of the socket is closed at once: it must end with the process.
+            listener = ours.enter_context(part.listener()) if part.listener else None
             running.process = await asyncio.create_subprocess_exec(
                 *part.command(),
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=listener.fileno() if listener else asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 cwd="/",

@@ -14,6 +14,7 @@ import httpx
 
 from jupyterhub_dmsp.box import confine, database, demo, hub_config, issuer, mount, returning
 from jupyterhub_dmsp.box.backup import safety
+from jupyterhub_dmsp.box.front import FrontDoor, handed
 from jupyterhub_dmsp.box.integrity.facts import Facts
 from jupyterhub_dmsp.box.logs import tail
 from jupyterhub_dmsp.box.part import Part, Say
@@ -83,6 +84,13 @@ class Vre:
         self.issuer = f"http://127.0.0.1:{ports['issuer']}/oidc"
         self.rucio_url = f"http://127.0.0.1:{ports['rucio']}"
         self.proxy_api = f"http://127.0.0.1:{ports['proxy_api']}"
+        self.front = FrontDoor(
+            settings.site.name,
+            "127.0.0.1",
+            public=ports["public"],
+            inner=ports["front"],
+            report=state.read_status,
+        )
         self.network: Network | None = None
         self._bootstrapped = False
         self.environments = Environments(state / "envs")
@@ -134,7 +142,8 @@ class Vre:
         )
 
     async def prepare(self) -> None:
-        """What several parts need: users, storage directories, the network of the sessions."""
+        """What several parts need: the address, users, storage directories, the network of the sessions."""
+        await self.front.open()
         plan = self._plan()
         await asyncio.to_thread(
             storage.prepare,
@@ -379,24 +388,36 @@ class Vre:
     def _proxy(self) -> Part:
         directory = self.state / "proxy"
         static, dynamic = directory / "static.toml", directory / "rules.toml"
+        first = True
 
         async def prepare(_: Say) -> None:
-            proxy.write_static(
-                static,
-                public_url=self.address,
-                api_url=self.proxy_api,
-                dynamic=dynamic,
-                gid=self.uid("proxy") if self.root else None,
-            )
+            nonlocal first
+            proxy.write_static(static, public_url=self.address, api_url=self.proxy_api, dynamic=dynamic)
+            if first:
+                # Routes of the last time are the hub's to tell again; those of this time stay over a restart.
+                proxy.write_routes(dynamic, page_url=self.front.page, gid=self._proxy_gid)
+                first = False
+
+        async def ready() -> bool:
+            if not await answers(f"{self.proxy_api}{proxy.READY}"):
+                return False
+            self.front.to_proxy()
+            return True
 
         return Part(
             name="proxy",
             title="Proxy",
             prepare=prepare,
-            command=lambda: self._confined("proxy", proxy.command(static), [directory]),
-            ready=lambda: answers(f"{self.proxy_api}/ping"),
+            listener=self.front.listener,
+            command=lambda: self._confined("proxy", handed(proxy.command(static), proxy.PUBLIC), [directory]),
+            ready=ready,
             address=self.address,
         )
+
+    @property
+    def _proxy_gid(self) -> int | None:
+        """The proxy's group, where it is another user than the hub."""
+        return self.uid("proxy") if self.root else None
 
     def _facts(self) -> dict[str, object]:
         state = self.state
@@ -410,7 +431,8 @@ class Vre:
             "proxy_api_password": f"file:{state.secret('proxy-api-password')}",
             "proxy_api_url": self.proxy_api,
             "proxy_dynamic": str(state / "proxy" / "rules.toml"),
-            "proxy_gid": self.uid("proxy") if self.root else None,
+            "proxy_gid": self._proxy_gid,
+            "proxy_page": proxy.PAGE,
             "settings_file": str(self.settings_file or ""),
             "network": self.network.facts() if self.network else None,
             "catalogue_path": "",
@@ -462,7 +484,8 @@ class Vre:
         return _work("content", "Lake content", prepare, needs=("rucio", "daemons"))
 
     async def clean(self) -> None:
-        """After all parts have ended: sessions, mounts, network."""
+        """After all parts have ended: the address, sessions, mounts, network."""
+        self.front.close()
         await self.clean_state(self.state)
 
     @staticmethod

@@ -38,6 +38,7 @@ def configure(
     proxy_api_password: str,
     proxy_dynamic: str,
     proxy_gid: int | None = None,
+    proxy_page: str = "",
     endpoints: Mapping[str, str] | None = None,
     settings_file: str = "",
     catalogue_path: str = "",
@@ -59,6 +60,7 @@ def configure(
         proxy_api_password: reference to the password for that.
         proxy_dynamic: file with the routes; see :mod:`jupyterhub_dmsp.hub.proxy`.
         proxy_gid: group that may read it.
+        proxy_page: middleware that answers while the hub does not; empty where the file has none.
         endpoints: the issuer's endpoints; asked from the issuer when None.
         settings_file: ``dmsp.yaml``; empty for the defaults.
         catalogue_path: folder of profiles; empty for what the settings say.
@@ -70,7 +72,10 @@ def configure(
     hub.mkdir(mode=0o700, parents=True, exist_ok=True)
     chosen = dmsp_settings.load(Path(settings_file) if settings_file else None)
     _hub(c, hub, public_url, hub_url, chosen)
-    _proxy(c, proxy_api_url, proxy_api_password, proxy_dynamic, proxy_gid)
+    _proxy(c, proxy_api_url, proxy_api_password)
+    c.SharedTraefikProxy.dynamic_config_file = proxy_dynamic
+    c.SharedTraefikProxy.reader_gid = proxy_gid
+    c.SharedTraefikProxy.page = proxy_page
     found = Endpoints.of(dict(endpoints)) if endpoints else discover(issuer, hub / "issuer.json")
     c.CryptKeeper.keys = [bytes.fromhex(read_secret(crypt_key))]
     _login(c, chosen, found, public_url, read_secret(client_secret))
@@ -118,7 +123,7 @@ def _hub(c: Any, hub: Path, public_url: str, hub_url: str, chosen: Settings) -> 
     }
 
 
-def _proxy(c: Any, api_url: str, password: str, dynamic: str, gid: int | None) -> None:
+def _proxy(c: Any, api_url: str, password: str) -> None:
     c.JupyterHub.proxy_class = "jupyterhub_dmsp.hub.traefik.SharedTraefikProxy"
     proxy = c.SharedTraefikProxy
     proxy.should_start = False
@@ -127,8 +132,6 @@ def _proxy(c: Any, api_url: str, password: str, dynamic: str, gid: int | None) -
     proxy.traefik_api_url = api_url
     proxy.traefik_api_username = "hub"
     proxy.traefik_api_password = read_secret(password)
-    proxy.dynamic_config_file = dynamic
-    proxy.reader_gid = gid
 
 
 def _login(c: Any, chosen: Settings, found: Endpoints, public_url: str, secret: str) -> None:

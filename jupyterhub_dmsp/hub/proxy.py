@@ -16,6 +16,12 @@ from jupyterhub_dmsp.errors import DmspError
 PUBLIC, API = "http", "auth_api"
 """Names of traefik's entry points, as jupyterhub-traefik-proxy expects them."""
 
+PAGE = "dmsp_page"
+"""The middleware that shows a page of ours in place of "bad gateway"."""
+
+READY = "/ready"
+"""Path at the API's address that answers once traefik has read the file with the routes."""
+
 _STATIC = """\
 [api]
 
@@ -48,20 +54,42 @@ _STATIC = """\
     watch = true
 """
 
+# Traefik's own health check answers before it has read any file, so it is asked by way of this one.
+# A path that no route knows gets the page too, and never traefik's "404 page not found".
+_DYNAMIC = """\
+[http.routers.dmsp_ready]
+  rule = "Path(`{ready}`)"
+  entryPoints = ["{api}"]
+  service = "ping@internal"
+"""
+_DYNAMIC_PAGE = """
+[http.routers.{page}]
+  rule = "PathPrefix(`/`)"
+  priority = 1
+  entryPoints = ["{public}"]
+  service = "{page}"
 
-def write_static(static: Path, *, public_url: str, api_url: str, dynamic: Path, gid: int | None = None) -> None:
-    """Write traefik's static configuration, and an empty dynamic one if there is none yet.
+[[http.services.{page}.loadBalancer.servers]]
+  url = "{page_url}"
+
+[http.middlewares.{page}.errors]
+  status = ["502", "504"]
+  service = "{page}"
+  query = "/"
+"""
+
+
+def write_static(static: Path, *, public_url: str, api_url: str, dynamic: Path) -> None:
+    """Write traefik's static configuration.
 
     Args:
         static: file to write, ``*.toml``. It holds no secret.
-        public_url: what browsers open; traefik listens on its host and port.
+        public_url: what browsers open; traefik listens there, unless it is handed a socket of the entry point's name
+            (sd_listen_fds(3)).
         api_url: where the hub asks traefik whether a route is known; loopback only.
         dynamic: file that the hub writes and traefik watches, ``*.toml``.
-        gid: group under which traefik runs, when it is not our own user.
     """
-    for path in (static, dynamic):
-        if path.suffix != ".toml":
-            raise ValueError(f"{path.name} must end in .toml")
+    _toml(static)
     static.parent.mkdir(parents=True, exist_ok=True)
     static.write_text(
         _STATIC.format(
@@ -69,12 +97,24 @@ def write_static(static: Path, *, public_url: str, api_url: str, dynamic: Path, 
             api=API,
             public_address=_address(public_url),
             api_address=_address(api_url),
-            dynamic=dynamic,
+            dynamic=_toml(dynamic),
         )
     )
     static.chmod(0o644)
-    if not dynamic.exists():
-        dynamic.touch(0o640)
+
+
+def write_routes(dynamic: Path, *, page_url: str = "", gid: int | None = None) -> None:
+    """Write the file with the routes as it is before the hub adds its own, which it does at its start.
+
+    Args:
+        dynamic: the file, ``*.toml``.
+        page_url: where the page is that people get while the hub does not answer; empty for traefik's own errors.
+        gid: group under which traefik runs, when it is not our own user.
+    """
+    text = _DYNAMIC.format(api=API, ready=READY)
+    if page_url:
+        text += _DYNAMIC_PAGE.format(public=PUBLIC, page=PAGE, page_url=page_url)
+    _toml(dynamic).write_text(text)
     share(dynamic, gid)
 
 
@@ -91,6 +131,12 @@ def command(static: Path) -> list[str]:
     if not program.exists():
         raise DmspError("The proxy (traefik) is not installed beside Python.", "Install jupyterhub-dmsp[box].")
     return [str(program), f"--configFile={static}"]
+
+
+def _toml(path: Path) -> Path:
+    if path.suffix != ".toml":
+        raise ValueError(f"{path.name} must end in .toml")
+    return path
 
 
 def _address(url: str) -> str:

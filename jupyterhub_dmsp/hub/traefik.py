@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import bcrypt
 from jupyterhub_traefik_proxy.fileprovider import TraefikFileProviderProxy  # type: ignore[import-untyped]
-from traitlets import Integer, default
+from traitlets import Integer, Unicode, default
 
 from jupyterhub_dmsp.hub import proxy
 
@@ -22,6 +24,15 @@ class SharedTraefikProxy(TraefikFileProviderProxy):
         """,
     )
 
+    page = Unicode(
+        "",
+        config=True,
+        help="""Middleware of traefik's dynamic configuration that answers while the hub does not.
+
+        Default: empty, traefik's "Bad Gateway" is passed on.
+        """,
+    )
+
     @default("should_start")
     def _default_should_start(self) -> bool:
         return False
@@ -36,3 +47,13 @@ class SharedTraefikProxy(TraefikFileProviderProxy):
     def _persist_dynamic_config(self) -> None:
         super()._persist_dynamic_config()
         proxy.share(self.dynamic_config_file, self.reader_gid)
+
+    def _dynamic_config_for_route(
+        self, routespec: str, target: str, data: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        routes, ours = super()._dynamic_config_for_route(routespec, target, data)
+        if self.page and routespec == "/":
+            # The hub's own route: while nobody listens there people see a page, not "Bad Gateway".
+            for router in routes["http"]["routers"].values():
+                router["middlewares"] = [self.page]
+        return routes, ours

@@ -181,8 +181,9 @@ class Stack:
     async def start_proxy(self) -> None:
         static, dynamic = self.state / "proxy" / "traefik.toml", self.state / "proxy" / "rules.toml"
         proxy.write_static(static, public_url=self.public, api_url=self.api_url, dynamic=dynamic)
+        proxy.write_routes(dynamic)
         self._run("proxy", proxy.command(static), cwd="/", env={})
-        await until(lambda: answers(f"{self.api_url}/ping"), 30)
+        await until(lambda: answers(f"{self.api_url}{proxy.READY}"), 30)
 
     async def start_hub(self) -> None:
         facts = {

@@ -46,7 +46,7 @@ ALLOWED = {
     ("ids/lake", HARMS["empty"]): "an empty name is no name: it is given again",
     ("secrets/user-km3net-user.password", HARMS["torn"]): "half of a password is one",
 }
-ANEW = [*soundness.JSON, *soundness.DATABASES, *soundness.SECRETS, "proxy/rules.toml"]
+ANEW = [*soundness.JSON, *soundness.DATABASES, *soundness.SECRETS]
 IGNORED = [
     "lock",
     "run/status.json",
@@ -91,7 +91,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> State:
     (made / "envs" / "minimal-0123456789ab").mkdir()
     for name in soundness.DATABASES:
         database(made / name)
-    (made / "proxy" / "rules.toml").write_text('[http.routers.hub]\nrule = "PathPrefix(`/`)"\n')
     for name in (*soundness.JSON, *IGNORED):
         if not (made / name).exists():
             (made / name).write_text(json.dumps({"name": name, "pid": os.getpid(), "started": 1.0}))

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,15 @@ def test_proxy_files(tmp_path: Path) -> None:
     proxy.write_static(
         static, public_url="http://127.0.0.1:8000/", api_url="http://[::1]:8001", dynamic=dynamic
     )
+    proxy.write_routes(dynamic, page_url="http://127.0.0.1:8007/")
     text = static.read_text()
     assert 'address = "127.0.0.1:8000"' in text
     assert 'address = "[::1]:8001"' in text
     assert dynamic.stat().st_mode & 0o777 == 0o600
+    routes = tomllib.loads(dynamic.read_text())["http"]
+    assert routes["services"][proxy.PAGE]["loadBalancer"]["servers"] == [{"url": "http://127.0.0.1:8007/"}]
+    proxy.write_routes(dynamic)
+    assert set(tomllib.loads(dynamic.read_text())["http"]["routers"]) == {"dmsp_ready"}
     assert proxy.command(static)[1:] == [f"--configFile={static}"]
     with pytest.raises(ValueError, match="toml"):
         proxy.write_static(tmp_path / "x.yaml", public_url="http://a/", api_url="http://a/", dynamic=dynamic)
