@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -50,6 +51,8 @@ def foreground(
     state: State, settings: Settings, settings_file: Path | None, port: int, progress: display.Progress
 ) -> None:
     """Run a box until a signal asks it to end; raises :class:`DmspError` when it cannot be brought up."""
+    # A core dump of the hub would hold everybody's tokens. Users may raise the limit for their own programs.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     state.open()
     with state.locked():
         _log_to(state)

@@ -275,7 +275,7 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
         """Start the process, wait until its sandbox stands, write it down."""
         limits = cgroup.Limits(profile.limits.memory_bytes, profile.limits.cpu, profile.limits.processes)
         program = [*self.cmd, *self.session_args(profile), *self.get_args()]
-        command = session.sandbox(namespace).command(program)
+        command = session.sandbox(namespace, limits.memory).command(program)
         if self.isolated:
             group = cgroup.create(records.group_name(self.state, self.key), limits)
             self.log.info("Session of %s: %s", self.user.name, group.describe())

@@ -134,8 +134,14 @@ class Session:
             _chown(descriptor, who)
             file.write(token)
 
-    def sandbox(self, network: Path | None) -> Sandbox:
-        """What the session sees, and as whom it runs."""
+    def sandbox(self, network: Path | None, memory: int | None = None) -> Sandbox:
+        """What the session sees, and as whom it runs.
+
+        Args:
+            network: its network namespace; None for the machine's own.
+            memory: bytes that it may use. Half of them fit into /tmp, and half into /dev/shm: a file there that would
+                be too big is an error of whoever writes it, and not the end of the session.
+        """
         who, state = self.identity, self.state
         same = [sys.prefix, str(PACKAGE), str(self.environment), *self.binds]
         if not sys.base_prefix.startswith("/usr"):
@@ -147,7 +153,8 @@ class Session:
         ]
         if self.settings.lake.mode == "replica":
             binds.append(self._scratch())
-        return Sandbox(who, self.folder / "etc", binds, directory=who.home, network=network)
+        half = memory // 2 if memory is not None else None
+        return Sandbox(who, self.folder / "etc", binds, directory=who.home, network=network, tmpfs=half)
 
     def _scratch(self) -> Bind:
         """Scratch, read-only: through the FUSE mount that enforces groups, or the storage where no root can mount."""

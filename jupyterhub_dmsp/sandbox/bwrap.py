@@ -102,6 +102,7 @@ class Sandbox:
         privileged: started by root. Otherwise a user namespace is made and ``identity`` is cosmetic.
         die_with_parent: end when the starter ends. Sessions do not: they outlive a killed hub.
         system_etc: names in the machine's /etc to show read-only.
+        tmpfs: bytes that fit into each of /tmp and /dev/shm; half of the machine's memory when None.
     """
 
     identity: Identity
@@ -113,6 +114,7 @@ class Sandbox:
     privileged: bool = field(default_factory=lambda: os.geteuid() == 0)
     die_with_parent: bool = False
     system_etc: Sequence[str] = SYSTEM_ETC
+    tmpfs: int | None = None
 
     def command(self, program: Sequence[str]) -> list[str]:
         """The whole command line that runs ``program`` inside. Start it with the working directory ``/``."""
@@ -128,8 +130,9 @@ class Sandbox:
             elif Path("/", name).is_dir():
                 made += ["--ro-bind", f"/{name}", f"/{name}"]
         made += [*_directory("/etc"), "--dev", "/dev", "--proc", "/proc"]
+        size = ["--size", str(self.tmpfs)] if self.tmpfs is not None else []
         for path in TMPFS:
-            made += ["--perms", "1777", "--tmpfs", path]
+            made += [*size, "--perms", "1777", "--tmpfs", path]
         made += [*_directory("/var"), "--symlink", "../tmp", "/var/tmp", *_directory("/run")]  # noqa: S108
         for name in self.system_etc:
             made += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]

@@ -70,3 +70,11 @@ def test_targets_in_tmp_get_parents_too(etc: Path) -> None:
     command = Sandbox(WHO, etc, [Bind("/tmp/state/envs/x")]).command(["true"])
     assert ("--dir", "/tmp/state", "--perms") in pairs(command)
     assert ("--dir", "/tmp", "--perms") not in pairs(command)
+
+
+def test_size_of_memory_file_systems(etc: Path) -> None:
+    command = Sandbox(WHO, etc, tmpfs=1 << 20).command(["true"])
+    for path in ("/tmp", "/dev/shm"):
+        end = command.index(path)
+        assert command[end - 5 : end] == ["--size", "1048576", "--perms", "1777", "--tmpfs"]
+    assert "--size" not in Sandbox(WHO, etc).command(["true"])
