@@ -71,11 +71,13 @@ def sentence(report: dict[str, Any]) -> str:
     """What the box waits for, in words, from what its supervisor last published."""
     parts = report.get("parts", [])
     missing = [part for part in parts if part["state"] != "healthy"]
-    if not missing or "ready_seconds" not in report:
+    if "ready_seconds" not in report:
         count = f": {len(parts) - len(missing)} of {len(parts)} parts are ready" if parts else ""
         busy = next((part for part in missing if part["state"] != "waiting"), None)
         now = f" Now: {' '.join(filter(None, (busy['title'], busy['detail'])))}." if busy else ""
         return f"The platform is starting{count}.{now}"
+    if not missing:
+        return "A part of the platform is being started again."  # its end was not noticed yet
     asked = next((part for part in missing if part["name"] in ("proxy", "hub")), missing[0])
     if asked["state"] == "failed":
         return f"{asked['title']} has failed and is tried again every minute; the admins see why in its log."

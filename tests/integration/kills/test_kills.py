@@ -19,7 +19,7 @@ from jupyterhub_dmsp.box.rucio.parts import daemons_health
 from jupyterhub_dmsp.lake.did import Did
 from jupyterhub_dmsp.lake.models import LakeFile
 
-pytestmark = [pytest.mark.root, pytest.mark.soak, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
 FILES, SIZE = 24, 2 << 20
 
 

@@ -149,6 +149,10 @@ def part(name: str, state: str, detail: str = "") -> dict[str, Any]:
             "Hub is being started again.",
         ),
         (
+            {"ready_seconds": 1, "parts": [part("a", "healthy")]},
+            "A part of the platform is being started again.",
+        ),
+        (
             {"ready_seconds": 1, "parts": [part("proxy", "failed", "secret reason")]},
             "Proxy has failed and is tried again every minute; the admins see why in its log.",
         ),
