@@ -35,6 +35,7 @@ async def test_open_lab_while_parts_die(browser: Browser, box: Box) -> None:
             await all_healthy(box, {part: before})
         seen = await person.watch(str(did))
         assert seen[-1][0] == "ready", seen
+        await expect(person.attachment(str(did))).to_contain_text("is ready in", timeout=PATIENCE)
         assert "120 files, still 42" in await person.run("print(len(lake), 'files, still', remembered)")
         await person.picture("bad-day-lab")
     finally:

@@ -10,6 +10,8 @@ import { ApiError, LakeApi, asFault } from '../model/api';
 class Answers {
   status = 200;
   body = '';
+  /** Statuses of the next answers, before `status` counts; 0 cuts the connection. */
+  first: number[] = [];
   asked: { method: string; url: URL; body: string }[] = [];
   private _server: Server;
 
@@ -20,8 +22,13 @@ class Answers {
       request.on('end', () => {
         const url = new URL(request.url ?? '', 'http://127.0.0.1');
         this.asked.push({ method: request.method ?? '', url, body });
-        response.writeHead(this.status);
-        response.end(this.body);
+        const early = this.first.shift();
+        if (early === 0) {
+          request.socket.destroy();
+        } else {
+          response.writeHead(early ?? this.status);
+          response.end(early ? 'One moment' : this.body);
+        }
       });
     });
   }
@@ -54,7 +61,7 @@ describe('LakeApi', () => {
   beforeEach(async () => {
     answers = new Answers();
     baseUrl = await answers.start();
-    api = new LakeApi(ServerConnection.makeSettings({ baseUrl, token: 't' }));
+    api = new LakeApi(ServerConnection.makeSettings({ baseUrl, token: 't' }), [1, 1, 1]);
   });
 
   afterEach(() => answers.stop());
@@ -113,6 +120,34 @@ describe('LakeApi', () => {
     expect((await failure(api.status())).code).toBe('unreachable');
     answers = new Answers();
     await answers.start();
+  });
+
+  it('asks for a change again while nobody answers', async () => {
+    answers.first = [0, 502, 503];
+    answers.status = 201;
+    answers.body = '{"id":"x"}';
+    expect((await api.attach({ did: 'a:b' })).id).toBe('x');
+    expect(answers.asked.length).toBe(4);
+  });
+
+  it('gives up in the end, and never repeats what the server refused', async () => {
+    answers.status = 503;
+    expect((await failure(api.retry('x'))).status).toBe(503);
+    expect(answers.asked.length).toBe(4);
+    answers.body = JSON.stringify({ error: { code: 'rucio', message: 'No.', action: 'retry' } });
+    expect((await failure(api.retry('x'))).code).toBe('rucio');
+    expect(answers.asked.length).toBe(5);
+    answers.first = [0, 0];
+    await failure(api.status());
+    expect(answers.asked.length).toBe(6);
+  });
+
+  it('takes a release as done whose first answer got lost', async () => {
+    answers.first = [0];
+    answers.status = 404;
+    answers.body = JSON.stringify({ error: { code: 'missing', message: 'Gone.', action: 'none' } });
+    await api.release('x');
+    expect((await failure(api.release('x'))).message).toBe('Gone.');
   });
 
   it('reads an empty answer', async () => {

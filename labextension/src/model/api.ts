@@ -20,6 +20,15 @@ import {
 /** How long a request may take, in milliseconds: longer than the server's own limit towards the lake. */
 export const TIMEOUT = 60000;
 
+/**
+ * Pauses in milliseconds between tries of a change while nobody answers: longer together than the platform needs to
+ * start its proxy again. Every change may be asked for twice: it names what shall be, and the server takes it as such.
+ */
+export const PAUSES = [300, 700, 1500, 3000, 5000];
+
+/** What a proxy says, or a page in its place, when there is nobody behind it. */
+const NOBODY = [502, 503, 504];
+
 /** A failed request as one sentence and one way out. */
 export class ApiError extends Error implements IFault {
   constructor(
@@ -71,7 +80,10 @@ type Query = { [key: string]: string | number | boolean | undefined };
 
 /** The REST client. */
 export class LakeApi implements IListing {
-  constructor(private _settings: ServerConnection.ISettings = ServerConnection.makeSettings()) {}
+  constructor(
+    private _settings: ServerConnection.ISettings = ServerConnection.makeSettings(),
+    private _pauses: readonly number[] = PAUSES
+  ) {}
 
   /** `GET status`. */
   status(): Promise<IStatus> {
@@ -144,12 +156,30 @@ export class LakeApi implements IListing {
     return (await this._call<{ variable: string }>('POST', 'variables/suggest', {}, body)).variable;
   }
 
+  /** One request; a change is asked for again while nobody answers. Reading is not: whoever reads asks again anyway. */
   private async _call<T>(
     method: string,
     path: string,
     query: Query = {},
     body?: unknown
   ): Promise<T> {
+    const pauses = method === 'GET' ? [] : this._pauses;
+    for (let tries = 0; ; tries++) {
+      try {
+        return await this._once<T>(method, path, query, body);
+      } catch (error) {
+        if (tries && method === 'DELETE' && (error as ApiError).status === 404) {
+          return null as T; // it was done the first time, and the answer got lost
+        }
+        if (tries === pauses.length || !Private.unheard(error)) {
+          throw error;
+        }
+        await new Promise(resolve => setTimeout(resolve, pauses[tries]));
+      }
+    }
+  }
+
+  private async _once<T>(method: string, path: string, query: Query, body: unknown): Promise<T> {
     const search = URLExt.objectToQueryString(
       Object.fromEntries(
         Object.entries(query)
@@ -216,5 +246,11 @@ namespace Private {
     }
     const message = `The Jupyter server answered with an error (${status}).`;
     return new ApiError('server', message, 'retry', status);
+  }
+
+  /** Whether a request found nobody: not refused by the server, which has sentences of its own. */
+  export function unheard(error: unknown): boolean {
+    const { code, status } = error as ApiError;
+    return code === 'unreachable' || (code === 'server' && NOBODY.includes(status));
   }
 }
