@@ -102,6 +102,10 @@ class Scientist:
         await self.kernel_is_idle()
 
     async def kernel_is_idle(self) -> None:
+        # The notebook's own indicator says "idle" before there is any kernel, and Lab runs nothing then; the status
+        # bar says it of a connected one alone.
+        bar = self.page.locator("#jp-main-statusbar")
+        await expect(bar).to_contain_text("| Idle", timeout=PATIENCE)
         indicator = self.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook-ExecutionIndicator")
         await expect(indicator).to_have_attribute("data-status", "idle", timeout=PATIENCE)
 
