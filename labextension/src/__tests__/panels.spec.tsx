@@ -1,7 +1,7 @@
 import { nullTranslator } from '@jupyterlab/translation';
-import { fireEvent, render, screen } from '@testing-library/react';
+import { act, fireEvent, render, screen } from '@testing-library/react';
 import * as React from 'react';
-import { AttachForm } from '../panels/dialog';
+import { AttachForm, NameField } from '../panels/dialog';
 import { numbers } from '../panels/attached';
 import { Line } from '../panels/row';
 import { keyCommand } from '../panels/tree';
@@ -111,6 +111,33 @@ describe('AttachForm', () => {
     expect(form.valid).toBe(true);
     form.type('for');
     expect(form.valid).toBe(false);
+  });
+});
+
+describe('NameField', () => {
+  const subject = { did: 'a:b', kind: null, bytes: null, files: null, here: false };
+
+  it('selects a late proposal where the user is about to type', () => {
+    const form = new AttachForm(subject, 'python', null);
+    form.propose('first');
+    render(<NameField form={form} refused={false} hint="h" trans={trans} />);
+    const field = screen.getByLabelText<HTMLInputElement>('Variable name');
+    field.focus();
+    field.select();
+    act(() => form.propose('a_better_one'));
+    expect(field.value).toBe('a_better_one');
+    expect([field.selectionStart, field.selectionEnd]).toEqual([0, 12]);
+    fireEvent.change(field, { target: { value: 'l' } });
+    field.setSelectionRange(1, 1);
+    fireEvent.change(field, { target: { value: 'la' } });
+    expect(field.selectionStart).toBe(field.selectionEnd);
+  });
+
+  it('takes no focus that is elsewhere', () => {
+    const form = new AttachForm(subject, 'python', null);
+    render(<NameField form={form} refused={false} hint="h" trans={trans} />);
+    act(() => form.propose('late'));
+    expect(document.activeElement).toBe(document.body);
   });
 });
 

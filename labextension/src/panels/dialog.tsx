@@ -50,6 +50,11 @@ export class AttachForm {
     return this._changed;
   }
 
+  /** Whether the user has typed a name. */
+  get touched(): boolean {
+    return this._touched;
+  }
+
   /** What is wrong with the name. */
   get problem(): NameProblem | null {
     return checkName(this.variable, this.taken);
@@ -103,6 +108,41 @@ function problemText(problem: NameProblem, form: AttachForm, trans: TranslationB
   }
 }
 
+/** The field for the variable's name. */
+export function NameField(props: {
+  form: AttachForm;
+  refused: boolean;
+  hint: string;
+  trans: TranslationBundle;
+}): JSX.Element {
+  const { form, refused, hint, trans } = props;
+  useChanges(form.changed);
+  const input = React.useRef<HTMLInputElement>(null);
+  // A proposal that comes while the field has the focus is selected: what is typed replaces it and is not put behind it.
+  React.useLayoutEffect(() => {
+    if (!form.touched && input.current === document.activeElement) {
+      input.current?.select();
+    }
+  }, [form, form.variable]);
+  return (
+    <label>
+      <span>{trans.__('Variable name')}</span>
+      <input
+        ref={input}
+        type="text"
+        className="jp-mod-styled"
+        value={form.variable}
+        spellCheck={false}
+        autoComplete="off"
+        maxLength={100}
+        aria-invalid={refused}
+        aria-describedby={hint}
+        onChange={event => form.type(event.target.value)}
+      />
+    </label>
+  );
+}
+
 function Form(props: { form: AttachForm; trans: TranslationBundle }): JSX.Element {
   const { form, trans } = props;
   useChanges(form.changed);
@@ -116,20 +156,7 @@ function Form(props: { form: AttachForm; trans: TranslationBundle }): JSX.Elemen
         <span className="jp-DMSP-did">{form.subject.did}</span>
       </p>
       <p className="jp-DMSP-quiet">{amount(form, trans)}</p>
-      <label>
-        <span>{trans.__('Variable name')}</span>
-        <input
-          type="text"
-          className="jp-mod-styled"
-          value={form.variable}
-          spellCheck={false}
-          autoComplete="off"
-          maxLength={100}
-          aria-invalid={refused}
-          aria-describedby={hint}
-          onChange={event => form.type(event.target.value)}
-        />
-      </label>
+      <NameField form={form} refused={refused} hint={hint} trans={trans} />
       <p
         id={hint}
         aria-live="polite"
