@@ -6,7 +6,6 @@ import asyncio
 import resource
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import pytest
@@ -112,6 +111,5 @@ async def test_no_core_dumps_of_the_platform(box: Box, neighbours: Neighbours) -
     pids = {part["name"]: part["pid"] for part in box.status["parts"] if part["pid"]}
     for name, pid in pids.items():
         assert resource.prlimit(pid, resource.RLIMIT_CORE)[0] == 0, name
-        assert "Max core file size         0 " in Path(f"/proc/{pid}/limits").read_text(), name
     code, _ = await neighbours.greedy.terminal("ulimit -c unlimited")
     assert code == 0
