@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from jupyterhub_dmsp.box.confine import confine
 from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.sandbox.run import outcome
 
 USER = "rucio"
 #: Fast shutdown: sessions are ended, everything is on disk. SIGTERM would wait for every client to leave.
@@ -116,13 +117,12 @@ async def _initdb(data: Path, password: Path, *, uid: int, gid: int, etc: Path) 
         cwd="/",
     )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), 120)
+        code, output, _ = await outcome(process, 120)
     except TimeoutError:
-        process.kill()
         raise DmspError(
             "The database could not be made within two minutes.", "Is the disk very slow?"
         ) from None
-    if process.returncode:
+    if code:
         last = output.decode(errors="replace").strip().rpartition("\n")[2]
         raise DmspError(f"The database could not be made: {last or 'initdb failed without a word'}")
 
@@ -159,10 +159,10 @@ async def ready(port: int) -> bool:
         cwd="/",
     )
     try:
-        return await asyncio.wait_for(process.wait(), 5) == 0
+        code, _, _ = await outcome(process, 5)
     except TimeoutError:
-        process.kill()
         return False
+    return code == 0
 
 
 def url(password_file: Path, port: int, *, name: str = "postgres") -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.sandbox.run import run
 
 OPTIONS = "allow_other,attr_timeout=1,entry_timeout=1,negative_timeout=0,fsname=dmsp-scratch"
 POINT = "lake"
@@ -37,19 +37,6 @@ def _is_shared(path: Path) -> bool:
     return any(field.startswith("shared:") for mount in _mounts(path) for field in mount[6:])
 
 
-async def _run(*command: str) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
-    )
-    try:
-        _, error = await asyncio.wait_for(process.communicate(), 15)
-    except TimeoutError:
-        process.kill()
-        raise DmspError(f"`{command[0]}` did not end within 15 s.") from None
-    if process.returncode:
-        raise DmspError(f"`{' '.join(command[:2])}` failed: {error.decode(errors='replace').strip()}.")
-
-
 def command(source: Path, directory: Path) -> list[str]:
     """bindfs in the foreground; it ends when the process that started it ends."""
     bindfs = ["bindfs", "-f", "-r", "--multithreaded", "-o", OPTIONS, str(source), str(directory / POINT)]
@@ -62,9 +49,9 @@ async def prepare(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o755)
     if not is_mounted(directory):
-        await _run("mount", "--bind", str(directory), str(directory))
+        await run(["mount", "--bind", str(directory), str(directory)])
     if not _is_shared(directory):
-        await _run("mount", "--make-shared", str(directory))
+        await run(["mount", "--make-shared", str(directory)])
     (directory / POINT).mkdir(exist_ok=True)
     (directory / POINT).chmod(0o555)
 
@@ -134,11 +121,11 @@ async def release(directory: Path) -> None:
         await asyncio.to_thread(_end_servers, point)
     _looks.pop(point, None)
     while is_mounted(point):
-        await _run("fusermount3", "-uz", str(point))
+        await run(["fusermount3", "-uz", str(point)])
 
 
 async def remove(directory: Path) -> None:
     """Take both mounts away, at the end of the box."""
     await release(directory)
     while is_mounted(directory):
-        await _run("umount", "-l", str(directory))
+        await run(["umount", "-l", str(directory)])

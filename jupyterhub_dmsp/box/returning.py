@@ -10,6 +10,7 @@ from typing import Any
 
 from jupyterhub_dmsp.box.state import State, write_private
 from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.sandbox.run import outcome
 
 #: It is there from the restore until no file of the lake is missing.
 MARKER = "restored.json"
@@ -49,12 +50,12 @@ async def reconcile(
             env=environment,
         )
         try:
-            async with asyncio.timeout(TIMEOUT):
-                output, _ = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+            _, output, _ = await outcome(process, TIMEOUT)
+        except TimeoutError:
+            raise DmspError(
+                f"The lake was not looked through within {TIMEOUT / 60:.0f} minutes.",
+                "The next start tries again; `dmsp logs bootstrap` shows more.",
+            ) from None
     try:
         report: dict[str, Any] = json.loads(output)
     except ValueError as error:

@@ -27,6 +27,7 @@ from jupyterhub_dmsp.hub import proxy, records
 from jupyterhub_dmsp.profiles.environments import Environments, EnvironmentSpec
 from jupyterhub_dmsp.sandbox.ids import GROUPS_BASE, USERS_BASE, Ids
 from jupyterhub_dmsp.sandbox.network import Network
+from jupyterhub_dmsp.sandbox.run import outcome
 from jupyterhub_dmsp.settings import Settings
 
 SITE = "BOX"
@@ -323,7 +324,7 @@ class Vre:
                 f"Rucio's catalogue could not be prepared: {last}.", "`dmsp logs bootstrap` shows more."
             )
 
-    async def _run_bootstrap(self, document: dict[str, object]) -> int | None:
+    async def _run_bootstrap(self, document: dict[str, object]) -> int:
         """The passwords go through standard input; gives the exit code."""
         with (self.state / "logs" / "bootstrap.log").open("ab") as output:
             process = await asyncio.create_subprocess_exec(
@@ -335,16 +336,13 @@ class Vre:
                 env=rucio.environment(self.state / "rucio"),
             )
             try:
-                await asyncio.wait_for(process.communicate(json.dumps(document).encode()), BOOTSTRAP_TIMEOUT)
+                code, _, _ = await outcome(process, BOOTSTRAP_TIMEOUT, json.dumps(document).encode())
             except TimeoutError:
                 raise DmspError(
                     f"Rucio's catalogue was not prepared within {BOOTSTRAP_TIMEOUT:.0f} s.",
                     "`dmsp logs bootstrap` shows more.",
                 ) from None
-            finally:
-                if process.returncode is None:
-                    process.kill()
-        return process.returncode
+        return code
 
     def _daemons(self) -> Part:
         directory = self.state / "rucio"

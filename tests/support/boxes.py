@@ -122,7 +122,7 @@ def make_box(config: Path | None = None, uid: int | None = None) -> Iterator[Box
     finally:
         box.down()
         keep = os.environ.get("DMSP_TEST_LOGS")
-        if keep:
+        if keep and (box.state / "logs").exists():  # a test may have lost the box on purpose
             shutil.copytree(box.state / "logs", Path(keep) / directory.name, dirs_exist_ok=True)
         box.dmsp("reset", "--yes", check=False)
         shutil.rmtree(directory, ignore_errors=True)

@@ -19,6 +19,7 @@ from jupyterhub_dmsp.box import database
 from jupyterhub_dmsp.box.confine import confine
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.sandbox.process import Process, main_of
+from jupyterhub_dmsp.sandbox.run import outcome
 
 NAME = "postgres"
 TIMEOUT = 3600.0
@@ -135,12 +136,9 @@ async def _run(
             cwd="/",
         )
         try:
-            async with asyncio.timeout(TIMEOUT):
-                _, said = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-    if process.returncode:
+            code, _, said = await outcome(process, TIMEOUT)
+        except TimeoutError:
+            raise DmspError(f"The database was not copied within {TIMEOUT / 60:.0f} minutes.") from None
+    if code:
         last = said.decode(errors="replace").strip().rpartition("\n")[2]
         raise DmspError(f"The database could not be copied: {last or program + ' failed'}.")
