@@ -13,22 +13,6 @@ from jupyterhub_dmsp.lake.accounts import Provisioner
 from jupyterhub_dmsp.lake.client import RucioClient
 from jupyterhub_dmsp.lake.userpass import UserPassSource
 
-FILE = """\
-# Written by `dmsp up` at every start; change dmsp.yaml instead.
-from jupyterhub_dmsp.box.hub_config import fill
-
-fill(c, {facts!r})  # noqa: F821
-"""
-
-
-def write(directory: Path, facts: dict[str, Any]) -> Path:
-    """Write the hub's configuration and its facts (no secrets, references only); returns the file to start with."""
-    facts_file = directory / "facts.json"
-    facts_file.write_text(json.dumps(facts, indent=1))
-    config = directory / "jupyterhub_config.py"
-    config.write_text(FILE.format(facts=str(facts_file)))
-    return config
-
 
 def fill(c: Any, facts_file: str) -> None:
     """Fill JupyterHub's configuration object ``c``."""

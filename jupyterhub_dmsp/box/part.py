@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
-
-import psutil
 
 from jupyterhub_dmsp.sandbox.process import Process
 
 StateName = Literal["waiting", "preparing", "starting", "healthy", "unhealthy", "failed", "stopping", "stopped"]
 
 Say = Callable[[str], None]
+PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 async def _nothing() -> None:
@@ -108,6 +109,7 @@ class Running:
         strikes: the same, weighed; see :data:`jupyterhub_dmsp.box.supervisor.LIMIT`.
         changed: when it came into its state (monotonic clock, seconds).
         seconds: how long its last start took.
+        rss: resident bytes of its processes, when they were last counted.
     """
 
     part: Part
@@ -127,6 +129,7 @@ class Running:
     since: str = field(default_factory=now_iso)
     last_failure: Failure | None = None
     seconds: float = 0.0
+    rss: int = 0
 
     def enter(self, state: StateName, detail: str = "") -> None:
         """Change the state; a state that only has a new detail keeps its time."""
@@ -149,6 +152,10 @@ class Running:
         """Whether its process is there."""
         return self.process is not None and self.process.returncode is None
 
+    def count_memory(self) -> None:
+        """Look at all its processes; at each change of a state that would take most of a busy machine's time."""
+        self.rss = tree_rss(self.identity) if self.runs and self.identity else 0
+
     def describe(self) -> dict[str, Any]:
         """As ``dmsp status --json`` gives it; ``rss_bytes`` is resident memory of the process tree."""
         alive = self.identity if self.runs else None
@@ -160,7 +167,7 @@ class Running:
             "since": self.since,
             "pid": alive.pid if alive else None,
             "pid_started": alive.started if alive else None,
-            "rss_bytes": tree_rss(alive.pid) if alive else 0,
+            "rss_bytes": self.rss if alive else 0,
             "address": self.part.address,
             "restarts": self.restarts,
             "start_seconds": round(self.seconds, 3),
@@ -168,14 +175,12 @@ class Running:
         }
 
 
-def tree_rss(pid: int) -> int:
-    """Resident bytes of a process and all its descendants; 0 when it is gone."""
-    total = 0
-    try:
-        root = psutil.Process(pid)
-        for process in [root, *root.children(recursive=True)]:
-            with contextlib.suppress(psutil.Error):
-                total += process.memory_info().rss
-    except psutil.Error:
-        return total
+def tree_rss(root: Process) -> int:
+    """Resident bytes of a process and all its descendants (proc(5), statm); 0 when it is gone."""
+    total, waiting = 0, [root]
+    while waiting:
+        process = waiting.pop()
+        with contextlib.suppress(OSError):
+            total += int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * PAGE
+        waiting += process.children()
     return total

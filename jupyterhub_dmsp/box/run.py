@@ -25,7 +25,9 @@ from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub import records
 from jupyterhub_dmsp.settings import Settings
 
-STOP_TIMEOUT = 40.0
+#: Seconds for parts and sessions together, for what comes after them, and (whatever happens) for all of it.
+END_WITHIN, CLEAN_WITHIN, ALL_WITHIN = 10.5, 2.5, 14
+KILL_TIMEOUT = 5.0
 DETACH_TIMEOUT = 1800.0
 RESTART_TIMEOUT = 180.0
 
@@ -105,12 +107,29 @@ async def _serve(state: State, vre: Vre, progress: display.Progress) -> None:
 async def _end(state: State, vre: Vre, supervisor: Supervisor | None) -> None:
     """Parts and sessions at the same time, then once more what a launch in that moment may have left."""
     begin = time.monotonic()
-    ending = [records.end_sessions(state.path)] + ([supervisor.stop()] if supervisor is not None else [])
-    for error in await asyncio.gather(*ending, return_exceptions=True):
-        if isinstance(error, BaseException):
+    # The kernel's own clock: it ends us even if we hang, and the parts end with us. `dmsp down` takes away the rest.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(ALL_WITHIN)
+    log.info("ending")
+    ending: list[asyncio.Task[Any]] = [asyncio.create_task(records.end_sessions(state.path))]
+    if supervisor is not None:
+        ending.append(asyncio.create_task(supervisor.stop()))
+    done, late = await asyncio.wait(ending, timeout=END_WITHIN)
+    clean = not late
+    for task in late:
+        task.cancel()
+    for task in done:
+        if error := task.exception():
+            clean = False
             log.error("while ending: %s", error, exc_info=error)
-    await vre.clean()
-    (state / "run" / "status.json").unlink(missing_ok=True)
+    try:
+        async with asyncio.timeout(CLEAN_WITHIN):
+            await vre.clean()
+    except (DmspError, OSError, TimeoutError) as error:
+        clean = False
+        log.error("not all was tidied up: %s", error or type(error).__name__)
+    if clean:
+        (state / "run" / "status.json").unlink(missing_ok=True)
     log.info("ended after %.1f s", time.monotonic() - begin)
 
 
@@ -172,18 +191,22 @@ def status(state: State) -> dict[str, Any]:
 
 
 def stop(state: State) -> bool:
-    """Ask a running box to end and wait; False when none runs and none was killed."""
+    """End a running box, and what it or a killed one left; False when there was nothing to end.
+
+    A box that is still there after :data:`ALL_WITHIN` seconds, such as one that somebody stopped, is killed: its parts
+    end with it.
+    """
     owner = state.owner()
     if owner is None:
         return state.exists and asyncio.run(leftovers.end(state))
     owner.terminate()
     try:
-        owner.wait(STOP_TIMEOUT)
+        owner.wait(ALL_WITHIN)
     except psutil.TimeoutExpired:
-        raise DmspError(
-            f"The box (process {owner.pid}) has not ended within {STOP_TIMEOUT:.0f} s.",
-            "`dmsp logs box` says what it waits for.",
-        ) from None
+        owner.kill()
+        owner.wait(KILL_TIMEOUT)
+    if (state / "run" / "status.json").exists():
+        asyncio.run(leftovers.end(state))
     return True
 
 

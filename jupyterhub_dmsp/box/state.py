@@ -10,6 +10,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import psutil
 
 from jupyterhub_dmsp import __version__
 from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.sandbox.process import Process
 
 #: Raise it together with a step in :mod:`jupyterhub_dmsp.box.migrations`.
 SCHEMA = 2
@@ -158,22 +160,22 @@ class State:
                 raise DmspError(
                     f"A box already runs on {self.path}.", "`dmsp status` shows it, `dmsp down` ends it."
                 ) from None
-            me = psutil.Process()
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, json.dumps({"pid": me.pid, "started": me.create_time()}).encode())
+            os.write(descriptor, json.dumps(asdict(Process.here())).encode())
             yield
         finally:
             os.close(descriptor)
 
     def owner(self) -> psutil.Process | None:
-        """The process that holds the lock, or None: pid and start time must agree, so a reused pid does not."""
+        """The process that holds the lock, or None: number and start must agree, so that a later one does not count.
+
+        The start is told in ticks since the boot: seconds since 1970 change whenever the clock is set.
+        """
         try:
-            held = json.loads((self / "lock").read_text())
-            process = psutil.Process(held["pid"])
-            same = abs(process.create_time() - held["started"]) < 0.01
-        except (OSError, ValueError, KeyError, TypeError, OverflowError, psutil.Error):
+            held = Process(**json.loads((self / "lock").read_text()))
+            return psutil.Process(held.pid) if held.alive() else None
+        except (OSError, ValueError, TypeError, OverflowError, psutil.Error):
             return None
-        return process if same and process.is_running() and process.status() != psutil.STATUS_ZOMBIE else None
 
     def secret(self, name: str) -> Path:
         """The file of a generated secret; made at the first call, 0600."""

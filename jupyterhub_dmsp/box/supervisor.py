@@ -40,8 +40,10 @@ SUSPICION_INTERVAL, MISSES = 2.0, 4
 #: Seconds that a part has for finding a need again that came back.
 REUNION = 15.0
 #: Seconds for ending all parts; what is left then is killed.
-STOP_WITHIN = 10.0
-KILL_TIMEOUT = 3.0
+STOP_WITHIN = 7.0
+#: Seconds for what follows: killing, unmounting. After them the supervisor waits for nothing any more.
+FORCE_WITHIN = 3.0
+KILL_TIMEOUT = 2.0
 CLEAN_TIMEOUT = 5.0
 
 log = logging.getLogger("dmsp.box")
@@ -101,12 +103,13 @@ class Supervisor:
         running.asked.set()
 
     async def stop(self) -> None:
-        """End all parts, those that others need last; returns when nothing of them is left."""
+        """End all parts, those that others need last, within STOP_WITHIN + FORCE_WITHIN seconds, whatever they do."""
+        deadline = time.monotonic() + STOP_WITHIN
         self._stopping.set()
         for task in self._tasks:
             task.cancel()
-        await asyncio.wait([asyncio.gather(*self._tasks, return_exceptions=True)], timeout=KILL_TIMEOUT)
-        deadline = time.monotonic() + STOP_WITHIN
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=KILL_TIMEOUT)
         ended = {name: asyncio.Event() for name in self.running}
 
         async def end(name: str, running: Running) -> None:
@@ -118,9 +121,14 @@ class Supervisor:
             finally:
                 ended[name].set()
 
-        results = await asyncio.gather(*(end(n, r) for n, r in self.running.items()), return_exceptions=True)
-        for error in results:
-            if isinstance(error, Exception):
+        tasks = {asyncio.create_task(end(name, running)): running for name, running in self.running.items()}
+        done, late = await asyncio.wait(tasks, timeout=max(0.0, deadline - time.monotonic()) + FORCE_WITHIN)
+        for task in late:
+            task.cancel()
+            self._kill_at_once(tasks[task])
+            log.error("part %s is left as it is: it cannot be ended or tidied up", tasks[task].part.name)
+        for task in done:
+            if error := task.exception():
                 log.error("while ending: %s", error, exc_info=error)
         self._publish_now()
 
@@ -236,6 +244,7 @@ class Supervisor:
         running.up_since = time.monotonic()
         running.seconds = running.up_since - begin
         running.lives += 1
+        running.count_memory()
         self._set(running, "healthy")
 
     async def _spawn(self, running: Running) -> None:
@@ -298,6 +307,8 @@ class Supervisor:
     async def _publish_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(PUBLISH_INTERVAL)
+            for running in self.running.values():
+                running.count_memory()
             self._publish_now()
             try:
                 await asyncio.to_thread(box_logs.bound, self.logs)
@@ -330,12 +341,17 @@ class Supervisor:
         process = running.process
         if process is None:
             return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+        self._kill_at_once(running)
         try:
             await asyncio.wait_for(process.wait(), KILL_TIMEOUT)
         except TimeoutError:
             log.error("part %s: process %d does not end even when it is killed", running.part.name, process.pid)
+
+    @staticmethod
+    def _kill_at_once(running: Running) -> None:
+        if running.process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(running.process.pid, signal.SIGKILL)
 
     async def _clean(self, part: Part) -> None:
         try:

@@ -6,13 +6,12 @@ import asyncio
 import json
 import os
 import sys
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import httpx
 
-from jupyterhub_dmsp.box import confine, database, demo, hub_config, issuer, mount, returning
+from jupyterhub_dmsp.box import confine, database, demo, hub_files, issuer, mount, returning
 from jupyterhub_dmsp.box.backup import safety
 from jupyterhub_dmsp.box.front import FrontDoor, handed
 from jupyterhub_dmsp.box.integrity.facts import Facts
@@ -346,12 +345,10 @@ class Vre:
 
     def _daemons(self) -> Part:
         directory = self.state / "rucio"
-        started = time.time()
 
         def command() -> list[str]:
-            nonlocal started
-            # What an earlier process said about itself does not count.
-            started = time.time()
+            # What an earlier process said about itself does not count, whatever the clock says.
+            rucio_config.Files(directory).health.unlink(missing_ok=True)
             return self._in_rucio(rucio.daemons_command(self._env()))
 
         return Part(
@@ -359,7 +356,7 @@ class Vre:
             title="Rucio daemons and transfers",
             command=command,
             environment=rucio.environment(directory) | rucio.test_aids(),
-            ready=lambda: rucio.daemons_ready(directory, since=started),
+            ready=lambda: rucio.daemons_ready(directory),
             alive=lambda: rucio.daemons_wrong(directory),
             needs=("rucio", "database"),
             stop_timeout=5.0,
@@ -456,7 +453,7 @@ class Vre:
         directory = self.state / "hub"
 
         async def prepare(_: Say) -> None:
-            hub_config.write(directory, self._facts())
+            hub_files.write(directory, self._facts())
 
         config = directory / "jupyterhub_config.py"
         hub = [sys.executable, "-m", "jupyterhub_dmsp.hub", "-f", str(config)]

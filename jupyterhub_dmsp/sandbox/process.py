@@ -32,16 +32,24 @@ class Process:
         state = _stat(pid)
         return cls(pid, state[1]) if state and state[0] not in "ZX" else None
 
+    @classmethod
+    def here(cls) -> Process:
+        """Our own process."""
+        me = cls.of(os.getpid())
+        assert me is not None
+        return me
+
     def alive(self) -> bool:
         """Whether this very process still runs (a zombie does not)."""
         return Process.of(self.pid) == self
 
     def children(self) -> list[Process]:
         """Its direct children that are alive; empty when it is gone."""
-        try:
-            numbers = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        except OSError:
-            return []
+        numbers: list[str] = []
+        with contextlib.suppress(OSError):
+            # Each thread has children of its own.
+            for thread in os.listdir(f"/proc/{self.pid}/task"):  # noqa: PTH208 - names only
+                numbers += Path(f"/proc/{self.pid}/task/{thread}/children").read_text().split()
         if not self.alive():
             return []
         found = (Process.of(int(number)) for number in numbers)

@@ -297,10 +297,10 @@ class Lake:
     def start_daemons(self, **environment: str) -> None:
         """Start the daemons (again) and wait until they work."""
         self.stop("daemons")
-        since = time.time()
-        self.start("daemons", **environment)
         directory = self.state / "rucio"
-        wait_for(lambda: parts.daemons_health(directory, since=since).ready, 180, "the daemons")
+        config.Files(directory).health.unlink(missing_ok=True)
+        self.start("daemons", **environment)
+        wait_for(lambda: parts.daemons_health(directory).ready, 180, "the daemons")
 
     def end(self) -> None:
         """Stop all that runs, what others need last."""

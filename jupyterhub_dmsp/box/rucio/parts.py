@@ -129,20 +129,15 @@ def _said(directory: Path) -> dict[str, Any] | None:
     return said
 
 
-def daemons_health(directory: Path, *, since: float = 0.0) -> DaemonsHealth:
-    """Read the daemons' health file.
-
-    Args:
-        directory: Rucio's state directory.
-        since: ignore what a process said that started before this time (seconds since 1970).
-    """
+def daemons_health(directory: Path) -> DaemonsHealth:
+    """Read the daemons' health file; ``directory`` is Rucio's state directory."""
     said = _said(directory)
     if said is None:
         return DaemonsHealth(ready=False, age=float("inf"))
     # An earlier version said no tick: whoever wrote that does not run any more.
     age = max(0.0, time.monotonic() - said.get("tick", float("-inf")))
     return DaemonsHealth(
-        ready=said["ready"] and age < SILENT_AFTER and said["started"] >= since,
+        ready=said["ready"] and age < SILENT_AFTER,
         age=age,
         copying=said["copying"],
         copied=said["copied"],
@@ -152,9 +147,9 @@ def daemons_health(directory: Path, *, since: float = 0.0) -> DaemonsHealth:
     )
 
 
-async def daemons_ready(directory: Path, *, since: float = 0.0) -> bool:
-    """Whether the daemons that started after ``since`` work."""
-    return (await asyncio.to_thread(daemons_health, directory, since=since)).ready
+async def daemons_ready(directory: Path) -> bool:
+    """Whether the daemons work; whoever starts them removes the health file first."""
+    return (await asyncio.to_thread(daemons_health, directory)).ready
 
 
 def _wrong(directory: Path, now: float) -> str:

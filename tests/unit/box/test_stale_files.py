@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from jupyterhub_dmsp.box.state import State
+from jupyterhub_dmsp.sandbox.process import Process
 
 
 @pytest.fixture
@@ -35,7 +36,8 @@ def dead_pid() -> int:
 
 LOCKS = {
     "dead": lambda: json.dumps({"pid": dead_pid(), "started": 1.0}),
-    "reused": lambda: json.dumps({"pid": os.getpid(), "started": psutil.Process().create_time() - 500}),
+    "reused": lambda: json.dumps({"pid": os.getpid(), "started": Process.here().started - 500}),
+    "earlier version": lambda: json.dumps({"pid": os.getpid(), "started": psutil.Process().create_time()}),
     "garbage": lambda: "\0\0\0",
 }
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from jupyterhub_dmsp.box.state import SCHEMA, State, port_is_free
@@ -87,6 +88,17 @@ def test_second_lock_is_refused(state: State) -> None:
     child.wait(10)
     assert state.owner() is None
     with state.locked():
+        owner = state.owner()
+        assert owner is not None
+        assert owner.pid == os.getpid()
+
+
+def test_the_owner_is_known_after_the_clock_was_set(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel tells the boot in seconds since 1970, so it moves with the clock, and psutil's start times too."""
+    with state.locked():
+        before = psutil.Process().create_time()
+        monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: 1e9)
+        assert abs(psutil.Process().create_time() - before) > 1000
         owner = state.owner()
         assert owner is not None
         assert owner.pid == os.getpid()

@@ -12,7 +12,7 @@ from jupyterhub_dmsp.sandbox.process import Process
 from jupyterhub_dmsp.sandbox.run import attempt, outcome, run
 
 STUBBORN = (
-    "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(900)"
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(900)"
 )
 
 

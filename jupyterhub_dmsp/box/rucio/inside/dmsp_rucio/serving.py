@@ -6,6 +6,8 @@ import nor its memory.
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import Any
 
 from .requestlog import RequestLog
@@ -14,7 +16,7 @@ preload_app = True
 worker_class = "gthread"
 threads = 8
 timeout = 600
-graceful_timeout = 4
+graceful_timeout = 2
 keepalive = 30
 accesslog = "-"
 logger_class = RequestLog
@@ -31,3 +33,11 @@ def post_fork(server: Any, worker: Any) -> None:
     session.get_engine().dispose(close=False)
     connections.start()
     caching.start()
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Requests have ended, or had their time: idle threads of Rucio's libraries must not keep the process."""
+    del server
+    if worker.booted:  # else the exit code tells the master that it cannot go on
+        logging.shutdown()
+        os._exit(0)
