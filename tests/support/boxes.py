@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,20 +110,33 @@ def running_or_new(variable: str, config: Path | None = None) -> Iterator[Box]:
     yield box
 
 
-def make_box(config: Path | None = None, uid: int | None = None) -> Iterator[Box]:
-    """Start a box in a new directory, as the user ``uid`` where one is given; end it and remove every trace."""
+def make_box(
+    config: Path | None = None,
+    uid: int | None = None,
+    around: Callable[[Box], AbstractContextManager[object]] = lambda _: nullcontext(),
+) -> Iterator[Box]:
+    """Start a box in a new directory; end it and remove every trace.
+
+    Args:
+        config: its ``dmsp.yaml``.
+        uid: the user who runs it; ourselves when None.
+        around: entered before the box starts and left when it has ended, such as for a disk of its own.
+    """
     directory = Path(tempfile.mkdtemp(prefix="dmsp-test-"))
     directory.chmod(0o755)
     box = Box(directory / "state", free_port(), config, uid)
     if uid is not None:
         os.chown(directory, uid, uid)
     try:
-        box.up()
-        yield box
+        with around(box):
+            try:
+                box.up()
+                yield box
+            finally:
+                box.down()
+                keep = os.environ.get("DMSP_TEST_LOGS")
+                if keep and (box.state / "logs").exists():  # a test may have lost the box on purpose
+                    shutil.copytree(box.state / "logs", Path(keep) / directory.name, dirs_exist_ok=True)
     finally:
-        box.down()
-        keep = os.environ.get("DMSP_TEST_LOGS")
-        if keep and (box.state / "logs").exists():  # a test may have lost the box on purpose
-            shutil.copytree(box.state / "logs", Path(keep) / directory.name, dirs_exist_ok=True)
         box.dmsp("reset", "--yes", check=False)
         shutil.rmtree(directory, ignore_errors=True)

@@ -14,27 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from boxes import Box, make_box
+from boxes import Box
 from lakes import SITE, administrator, make_dataset, place
 from visitor import Visitor
 
 from jupyterhub_dmsp.lake.did import Did
 
-pytestmark = [pytest.mark.root, pytest.mark.soak, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(1200)]
 NUMU = "km3net:mc.numu-CC.genhen.offline"
 USER = "km3net-user"
 OTHER_SITE = "SITE-SOUTH"
 
 
 @pytest.fixture(scope="module")
-def first() -> Iterator[Box]:
-    """The box that will be lost."""
-    yield from make_box()
-
-
-@pytest.fixture(scope="module")
-def second(first: Box) -> Iterator[Box]:
-    """Where it is restored; the ports are the same."""
+def second(own: Box) -> Iterator[Box]:
+    """Where it is restored, on the same ports: the first box has ended by then."""
+    first = own
     directory = first.state.parent.with_name(f"{first.state.parent.name}-restored")
     directory.mkdir(mode=0o755)
     box = Box(directory / "state", first.port)
@@ -84,7 +79,8 @@ async def facts(box: Box) -> dict[str, Any]:
     }
 
 
-async def test_a_lost_box_is_restored(first: Box, second: Box, tmp_path: Path) -> None:
+async def test_a_lost_box_is_restored(own: Box, second: Box, tmp_path: Path) -> None:
+    first = own
     attached = await work(first)
     sole, both = (Did("dmsp", f"test.{kind}.{uuid.uuid4().hex[:8]}") for kind in ("sole", "both"))
     async with administrator(first) as rucio:
@@ -107,8 +103,6 @@ async def test_a_lost_box_is_restored(first: Box, second: Box, tmp_path: Path) -
         names = tar.getnames()
     assert not any(name.startswith(("storage", "envs", "scratch", "logs", "sessions")) for name in names)
     assert {"database.dump", f"homes/{USER}/work.ipynb", "hub/jupyterhub.sqlite"} <= set(names)
-    first.dmsp("reset", "--yes")
-
     second.dmsp("restore", str(file), timeout=300)
     refused = second.dmsp("restore", str(file), check=False)
     assert (refused.returncode, "is not empty" in refused.stderr) == (1, True)

@@ -1,4 +1,4 @@
-"""Scratch dies, hangs and comes back, under a running session that is never restarted."""
+"""Scratch dies, hangs, fills up and comes back, under a running session that is never restarted."""
 
 from __future__ import annotations
 
@@ -8,26 +8,23 @@ import json
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from boxes import Box, running_or_new
-from lakes import administrator, make_dataset
+from boxes import Box
+from killing import assert_on_scratch
+from lakes import SCRATCH, administrator, make_dataset, place
+from switches import SmallDisk
 from visitor import Visitor
 
+from jupyterhub_dmsp.box.rucio.parts import daemons_health
 from jupyterhub_dmsp.lake.did import Did
 
-pytestmark = [pytest.mark.root, pytest.mark.soak, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 NUMU = "km3net:mc.numu-CC.genhen.offline"
-
-
-@pytest.fixture(scope="module")
-def own() -> Iterator[Box]:
-    """A box that may be broken."""
-    yield from running_or_new("DMSP_TEST_STATE")
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +153,51 @@ async def test_an_attachment_waits_for_the_mount_and_goes_on(own: Box, user: Vis
     assert body["error"] is None
     code, said = await user.terminal(f"cat {await path_of(user, body)} | wc -c")
     assert (code, int(said)) == (0, 1000)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        pytest.param(False, id="for a moment"),
+        pytest.param(True, id="until it is told", marks=pytest.mark.soak),  # three tries, a minute
+    ],
+)
+async def test_a_full_disk_in_the_middle_of_a_transfer(own: Box, user: Visitor, told: bool) -> None:
+    """What is there stays; what is on its way waits, is told if that takes long, and arrives when there is room."""
+    held = await user.attach(NUMU)
+    assert held["state"] == "ready", held
+    path = await path_of(user, held)
+    did = Did("dmsp", f"test.full.{uuid.uuid4().hex[:8]}")
+    async with administrator(own) as rucio:
+        files = await make_dataset(own, rucio, did, [2 << 20] * 24)
+    failed = daemons_health(own.state / "rucio").failed
+    status, body = await user.lab("POST", "dmsp/v1/attachments", json={"did": str(did)})
+    assert status == 201, body
+    await until(lambda: daemons_health(own.state / "rucio").copying, "a copy", 60)
+    with SmallDisk(own.state / "storage" / SCRATCH, 0).full():
+        await until(
+            lambda: daemons_health(own.state / "rucio").failed > failed, "a copy that met the full disk", 60
+        )
+        if told:
+            body = await attachment(user, body["id"], "stuck")
+            assert body["error"]["code"] == "stuck"
+            assert "files do not arrive: No space is left at SCRATCH." in body["error"]["message"]
+        code, said = await user.terminal(f"head -c 4 {path}")
+        assert (code, said) == (0, "root"), said
+    body = await attachment(user, body["id"], "ready")
+    assert (body["error"], body["files_ready"]) == (None, len(files))
+    assert_on_scratch(own, files)
+    assert not [f for f in place(own, SCRATCH, files[0].did).parent.iterdir() if f.name != files[0].did.name]
+    await user.lab("DELETE", f"dmsp/v1/attachments/{body['id']}", params={"purge": "true"})
+
+
+async def attachment(user: Visitor, ident: str, state: str) -> dict[str, Any]:
+    """An attachment, once it is in a state."""
+    body: dict[str, Any] = {"state": ""}
+    async with asyncio.timeout(180):
+        while body["state"] != state:
+            status, body = await user.lab("GET", f"dmsp/v1/attachments/{ident}")
+            assert status == 200, body
+            assert body["state"] != "failed", body
+            await asyncio.sleep(0.3)
+    return body
