@@ -202,6 +202,31 @@ class User(Section):
     groups: list[str] = Field([], description="WLCG groups, such as /dmsp/km3net.")
 
 
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogPart = Literal["box", "database", "issuer", "rucio", "daemons", "proxy", "hub", "sessions"]
+
+
+class Log(Section):
+    """What the parts write into their logs, and how."""
+
+    format: Literal["text", "json"] = Field(
+        "text",
+        description="One event a line: `text` for people, `json` (one object a line) for programs that collect logs.",
+    )
+    level: LogLevel = Field(
+        "info",
+        description="The least that is written. `debug` is about the project's own modules: events of libraries at that"
+        " level may hold secrets.",
+    )
+    levels: dict[LogPart, LogLevel] = Field(
+        {}, description="Another level for some parts, such as `{hub: debug}`."
+    )
+
+    def of(self, part: LogPart) -> LogLevel:
+        """The level of a part."""
+        return self.levels.get(part, self.level)
+
+
 class Box(Section):
     """What only the embedded VRE needs."""
 
@@ -276,6 +301,7 @@ class Settings(Section):
     profiles: Profiles = Field(default_factory=Profiles)
     dask: Service = Field(default_factory=Service)
     reana: Service = Field(default_factory=Service)
+    log: Log = Field(default_factory=Log)
     box: Box = Field(default_factory=Box)
 
     @model_validator(mode="after")
@@ -294,7 +320,7 @@ class Settings(Section):
 
 
 def _sentence(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "the file"
+    where = ".".join(str(part) for part in error["loc"] if part != "[key]") or "the file"
     match error["type"]:
         case "extra_forbidden":
             return f"`{where}` is not a known key."

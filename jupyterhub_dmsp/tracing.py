@@ -1,29 +1,29 @@
 """Request ids: one name for all that a single request of a user sets off, in every log that it passes.
 
 A browser's request to the Jupyter server has an id, brought along in ``X-Request-ID`` or made there. It travels in a
-context variable through tasks, and in the same header to the hub and to Rucio. Log records that are written meanwhile
-end in ``[rid=<id>]``. What goes on in the background has an id of its own: an attachment's is the attachment's.
+context variable through tasks, and in the same header to the hub, the issuer and Rucio. Log records that are written
+meanwhile carry it: see :mod:`jupyterhub_dmsp.shared.dmsp_log`; in the form of somebody else's application they end in
+``[rid=<id>]``. What goes on in the background has an id of its own: an attachment's is the attachment's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import secrets
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
+from jupyterhub_dmsp.shared import dmsp_log
+
 HEADER = "X-Request-ID"
-# Ids come from outside and go into logs and headers: no spaces, no brackets, no control characters, not long.
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{3,63}")
 _current: ContextVar[str] = ContextVar("dmsp_request_id", default="")
 
 
 def valid(text: str) -> bool:
     """Whether this may be the id of a request: 4 to 64 letters, digits, dots, dashes and underscores."""
-    return _ID.fullmatch(text) is not None
+    return dmsp_log.valid(text)
 
 
 def new() -> str:
@@ -78,14 +78,21 @@ class _Marking:
 
 
 def mark_logs() -> None:
-    """From now on every log record of this process that belongs to a request says so."""
+    """From now on every log record of this process that belongs to a request says so, in whatever form it logs."""
+    if dmsp_log.started():
+        return
     before = logging.getLogRecordFactory()
     if not isinstance(before, _Marking):
         logging.setLogRecordFactory(_Marking(before))
 
 
 def log_like(logger: logging.Logger, name: str = "jupyterhub_dmsp") -> None:
-    """Have our own modules log where an application does, in its form; INFO and above. Idempotent."""
+    """Have our own modules log where an application does, in its form; INFO and above. Idempotent.
+
+    For an application that is not ours to configure: where the process logs in our form nothing is left to do.
+    """
+    if dmsp_log.started():
+        return
     ours = logging.getLogger(name)
     if not ours.handlers and logger.handlers:
         for handler in logger.handlers:

@@ -12,6 +12,7 @@ from pathlib import Path
 PACKAGE = "jupyterhub_dmsp"
 FLOORS = {
     "errors": -1,  # below everything
+    "shared": -1,
     "settings": 0,
     "tracing": 0,
     "profiles": 1,

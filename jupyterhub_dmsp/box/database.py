@@ -127,16 +127,17 @@ async def _initdb(data: Path, password: Path, *, uid: int, gid: int, etc: Path) 
         raise DmspError(f"The database could not be made: {last or 'initdb failed without a word'}")
 
 
-def command(directory: Path, port: int) -> list[str]:
+def command(directory: Path, port: int, level: str = "warning") -> list[str]:
     """The argv of a PostgreSQL in the foreground on 127.0.0.1; stop it with :data:`STOP`.
 
-    Confine it with ``writable=[directory]`` and ``readable=readable()``.
+    Its log is text, warnings and up, or from errors on when that is the level: for JSON it would need a process more,
+    which writes files of its own. Confine it with ``writable=[directory]`` and ``readable=readable()``.
     """
     settings = {
         "max_connections": "100",
         "shared_buffers": "128MB",
         "unix_socket_directories": "",
-        "log_min_messages": "warning",
+        "log_min_messages": "error" if level == "error" else "warning",
         "log_min_error_statement": "panic",
         "log_line_prefix": "%m [%p] ",
     }

@@ -13,6 +13,8 @@ import os
 import shutil
 from pathlib import Path
 
+from jupyterhub_dmsp.shared import dmsp_log
+
 PART_BYTES = 5_000_000
 SESSION_BYTES = 2_000_000
 SESSIONS_BYTES = 200_000_000
@@ -23,14 +25,19 @@ OWN = "box.log"
 
 
 def tail(path: Path, lines: int = 5) -> str:
-    """The last lines of a log, for an error message."""
+    """The last lines of a log, for an error message: events as text, whatever their form."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 8192))
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    return "\n".join(text.strip().splitlines()[-lines:])
+    return "\n".join(_readable(line) for line in text.strip().splitlines()[-lines:])
+
+
+def _readable(line: str) -> str:
+    event = dmsp_log.parse(line)
+    return dmsp_log.as_text(event) if event else line
 
 
 def bound(directory: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from jupyterhub_dmsp import tracing
 from jupyterhub_dmsp.box import display, doctor, leftovers, migrations, service, soundness
 from jupyterhub_dmsp.box.issuer import accounts
 from jupyterhub_dmsp.box.logs import tail
@@ -23,7 +24,8 @@ from jupyterhub_dmsp.box.supervisor import Part, StateName, Supervisor
 from jupyterhub_dmsp.box.vre import Vre
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub import records
-from jupyterhub_dmsp.settings import Settings
+from jupyterhub_dmsp.settings import Log, Settings
+from jupyterhub_dmsp.shared import dmsp_log
 
 #: Seconds for parts and sessions together, for what comes after them, and (whatever happens) for all of it.
 END_WITHIN, CLEAN_WITHIN, ALL_WITHIN = 10.5, 2.5, 14
@@ -42,11 +44,10 @@ def _check_machine(state: State, port: int) -> None:
         raise DmspError(f"This machine cannot run the box: {text}", "`dmsp doctor` shows it all.")
 
 
-def _log_to(state: State) -> None:
+def _log_to(state: State, chosen: Log) -> None:
     handler = RotatingFileHandler(state / "logs" / "box.log", maxBytes=5_000_000, backupCount=3)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    environment = dmsp_log.variables("box", chosen.format, chosen.of("box"))
+    dmsp_log.start("box", rid=tracing.current, handler=handler, environment=environment)
 
 
 def foreground(
@@ -57,7 +58,7 @@ def foreground(
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     state.open()
     with state.locked():
-        _log_to(state)
+        _log_to(state, settings.log)
         asyncio.run(leftovers.end_parts(state))
         for name in soundness.check(state):
             progress.say(f"{name} was damaged and is made anew; `dmsp logs box` says what that means.")

@@ -27,7 +27,8 @@ from jupyterhub_dmsp.profiles.environments import Environments, EnvironmentSpec
 from jupyterhub_dmsp.sandbox.ids import GROUPS_BASE, USERS_BASE, Ids
 from jupyterhub_dmsp.sandbox.network import Network
 from jupyterhub_dmsp.sandbox.run import outcome
-from jupyterhub_dmsp.settings import Settings
+from jupyterhub_dmsp.settings import LogPart, Settings
+from jupyterhub_dmsp.shared import dmsp_log
 
 SITE = "BOX"
 CHECK_TIMEOUT = 3.0
@@ -104,6 +105,11 @@ class Vre:
     def gid(self, name: str) -> int:
         """The group of a part: of the same number as its user id."""
         return self.uid(name) if self.root else os.getegid()
+
+    def _log(self, part: LogPart, name: str = "") -> dict[str, str]:
+        """What tells a part how to log, under another name where a program of it has its own log."""
+        chosen = self.settings.log
+        return dmsp_log.variables(name or part, chosen.format, chosen.of(part))
 
     def _etc(self, name: str) -> Path:
         """Where the generated ``/etc`` files of a part are."""
@@ -217,7 +223,10 @@ class Vre:
             title="PostgreSQL",
             prepare=prepare,
             command=lambda: self._confined(
-                "database", database.command(directory, port), [directory], database.readable()
+                "database",
+                database.command(directory, port, self.settings.log.of("database")),
+                [directory],
+                database.readable(),
             ),
             environment=database.environment(),
             ready=lambda: database.ready(port),
@@ -251,6 +260,7 @@ class Vre:
             title="OIDC issuer",
             prepare=prepare,
             command=lambda: self._confined("issuer", issuer.command(directory / "config.json"), [directory]),
+            environment=self._log("issuer"),
             ready=lambda: issuer.ready(self.issuer),
             address=self.issuer,
         )
@@ -282,7 +292,8 @@ class Vre:
                 say("bringing the catalogue up to date")
                 await self._bootstrap()
                 look = self._in_rucio(returning.command(str(self._env() / "bin" / "python")))
-                await returning.reconcile(self.state, look, rucio.environment(directory), say)
+                env = rucio.environment(directory) | self._log("rucio", "bootstrap")
+                await returning.reconcile(self.state, look, env, say)
                 self._bootstrapped = True
 
         return Part(
@@ -290,7 +301,7 @@ class Vre:
             title="Rucio server",
             prepare=prepare,
             command=lambda: self._in_rucio(rucio.server_command(self._env(), self._binds())),
-            environment=rucio.environment(directory),
+            environment=rucio.environment(directory) | self._log("rucio"),
             ready=lambda: rucio.server_ready(self.rucio_url),
             needs=("database", "installation"),
             address=self.rucio_url,
@@ -332,7 +343,7 @@ class Vre:
                 stdout=output,
                 stderr=output,
                 cwd="/",
-                env=rucio.environment(self.state / "rucio"),
+                env=rucio.environment(self.state / "rucio") | self._log("rucio", "bootstrap"),
             )
             try:
                 code, _, _ = await outcome(process, BOOTSTRAP_TIMEOUT, json.dumps(document).encode())
@@ -355,7 +366,7 @@ class Vre:
             name="daemons",
             title="Rucio daemons and transfers",
             command=command,
-            environment=rucio.environment(directory) | rucio.test_aids(),
+            environment=rucio.environment(directory) | rucio.test_aids() | self._log("daemons"),
             ready=lambda: rucio.daemons_ready(directory),
             alive=lambda: rucio.daemons_wrong(directory),
             needs=("rucio", "database"),
@@ -387,7 +398,10 @@ class Vre:
 
         async def prepare(_: Say) -> None:
             nonlocal first
-            proxy.write_static(static, public_url=self.address, api_url=self.proxy_api, dynamic=dynamic)
+            log = self.settings.log
+            proxy.write_static(
+                static, public_url=self.address, api_url=self.proxy_api, dynamic=dynamic, log=log
+            )
             if first:
                 # Routes of the last time are the hub's to tell again; those of this time stay over a restart.
                 proxy.write_routes(dynamic, page_url=self.front.page, gid=self._proxy_gid)
@@ -465,7 +479,7 @@ class Vre:
             title="JupyterHub",
             prepare=prepare,
             command=lambda: guarded,
-            environment=installer_environment() | {"PATH": path},
+            environment=installer_environment() | {"PATH": path} | self._log("hub"),
             ready=lambda: answers(f"{self.address}hub/health"),
             needs=("proxy", "issuer"),
             address=f"http://{self.inner_host}:{self.ports['hub']}",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +11,6 @@ from rich.table import Table
 
 from jupyterhub_dmsp import settings
 from jupyterhub_dmsp.box import display, doctor, run
-from jupyterhub_dmsp.box import follow as following
 from jupyterhub_dmsp.box.state import State
 from jupyterhub_dmsp.cli.base import (
     DEFAULT_STATE,
@@ -109,43 +106,6 @@ def users(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> No
         print_json(found)
     else:
         out.print(display.users_table(found))
-
-
-@app.command()
-def logs(
-    part: Annotated[str | None, typer.Argument(help="Part whose log is wanted; all when not given.")] = None,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as lines come.")] = False,
-    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="Lines of each log.")] = 50,
-    request: Annotated[
-        str | None, typer.Option("--request", metavar="ID", help="All lines of one request, of all logs.")
-    ] = None,
-    state: StateOption = DEFAULT_STATE,
-) -> None:
-    """Show the log of a part, or of all."""
-    directory = State(state) / "logs"
-    if request is not None:
-        _show_request(directory, request)
-        return
-    files = sorted(directory.glob("*.log")) if directory.is_dir() else []
-    names = [file.stem for file in files]
-    if part is not None:
-        if part not in names:
-            raise DmspError(f"There is no log of {part!r}.", f"Known: {', '.join(names) or 'none yet'}.")
-        files = [directory / f"{part}.log"]
-    if not files:
-        raise DmspError("There are no logs yet.", "`dmsp up` writes them.")
-    command = ["tail", "-n", str(lines), *(["-F"] if follow else []), *map(str, files)]
-    os.execvp("tail", command)  # noqa: S606
-
-
-def _show_request(directory: Path, identity: str) -> None:
-    found = following.lines_of(directory, identity)
-    if not found:
-        raise DmspError(f"No log knows the request {identity}.", "Older lines may have been rotated away.")
-    width = max(len(line.log) for line in found)
-    for line in found:
-        # As they are: a log is no markup, and what is piped on must not be wrapped.
-        sys.stdout.write(f"{line.log:<{width}}  {line.text}\n")
 
 
 @app.command(name="doctor")

@@ -11,7 +11,12 @@ from typing import Any, cast
 
 cast(dict[str, Any], sys.modules)["rfc3987_syntax"] = None
 
-from jupyterhub.app import main  # noqa: E402
+from jupyterhub.app import JupyterHub, main  # noqa: E402
+from traitlets.config import Config  # noqa: E402
+
+from jupyterhub_dmsp.hub import logs  # noqa: E402
 
 if __name__ == "__main__":
+    logs.adopt(JupyterHub)
+    JupyterHub.instance(config=Config({"Application": logs.start("hub")}))
     main()

@@ -79,6 +79,11 @@ class DMSPAuthenticator(GenericOAuthenticator):
     def _default_timeouts(self) -> dict[str, float]:
         return {"connect_timeout": REQUEST_TIMEOUT, "request_timeout": REQUEST_TIMEOUT}
 
+    async def httpfetch(self, url: str, *args: Any, **kwargs: Any) -> Any:
+        """Every question to the issuer carries the id of the request that it is asked for."""
+        kwargs["headers"] = {**kwargs.get("headers", {}), **tracing.headers()}
+        return await super().httpfetch(url, *args, **kwargs)
+
     def lock(self, username: str) -> asyncio.Lock:
         """The lock that guards this user's stored tokens."""
         return self._locks[username]

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.settings import Log
 
 PUBLIC, API = "http", "auth_api"
 """Names of traefik's entry points, as jupyterhub-traefik-proxy expects them."""
@@ -29,7 +30,9 @@ _STATIC = """\
   entryPoint = "{api}"
 
 [log]
-  level = "WARN"
+  level = "{log_level}"
+  format = "{log_format}"
+  noColor = true
 
 [global]
   checkNewVersion = false
@@ -79,7 +82,7 @@ _DYNAMIC_PAGE = """
 """
 
 
-def write_static(static: Path, *, public_url: str, api_url: str, dynamic: Path) -> None:
+def write_static(static: Path, *, public_url: str, api_url: str, dynamic: Path, log: Log | None = None) -> None:
     """Write traefik's static configuration.
 
     Args:
@@ -88,6 +91,8 @@ def write_static(static: Path, *, public_url: str, api_url: str, dynamic: Path) 
             (sd_listen_fds(3)).
         api_url: where the hub asks traefik whether a route is known; loopback only.
         dynamic: file that the hub writes and traefik watches, ``*.toml``.
+        log: how it logs; from warnings on at most. Requests are the log of the hub and of users' servers: traefik's own
+            access log would have their queries, with codes and tokens.
     """
     _toml(static)
     static.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +103,8 @@ def write_static(static: Path, *, public_url: str, api_url: str, dynamic: Path) 
             public_address=_address(public_url),
             api_address=_address(api_url),
             dynamic=_toml(dynamic),
+            log_level="ERROR" if log and log.of("proxy") == "error" else "WARN",
+            log_format="json" if log and log.format == "json" else "common",
         )
     )
     static.chmod(0o644)

@@ -14,6 +14,7 @@ from typing import Any
 from jupyterhub_dmsp.sandbox.bwrap import Bind, Identity, Sandbox, write_etc
 from jupyterhub_dmsp.sandbox.ids import replace
 from jupyterhub_dmsp.settings import Experiment, Settings
+from jupyterhub_dmsp.shared import dmsp_log
 
 CONFIG = "/etc/dmsp"
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -100,6 +101,8 @@ class Session:
             "BEARER_TOKEN_FILE": f"{self.runtime}/bt_u{uid}",
             "RUCIO_CONFIG": f"{CONFIG}/rucio.cfg",
         }
+        log = self.settings.log
+        made |= dmsp_log.variables(f"sessions/{self.key}", log.format, log.of("sessions"))
         return made | ({"SITE_NAME": site} if site else {})
 
     def write(self, token: str, files: Mapping[str, str], description: Mapping[str, Any], resolv: str) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from jupyterhub_dmsp.hub import quiet
+from jupyterhub_dmsp.hub import logs, quiet
 from jupyterhub_dmsp.hub.headers import LAB
 
 TOKEN_FILE = "hub-token"  # noqa: S105 - a file's name
@@ -32,9 +33,10 @@ def take_token() -> str:
     return token
 
 
-def defaults(token: str) -> dict[str, Any]:
-    """Settings of the server that options on the command line may still change."""
+def defaults(token: str, log: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the server that options on the command line may still change; ``log``: see :mod:`.logs`."""
     return {
+        "Application": dict(log),
         # In memory only: the environment of this process is what kernels and terminals inherit.
         "HubOAuth": {"api_token": token},
         "LabApp": {
@@ -61,14 +63,18 @@ def run(argv: list[str]) -> None:
     cast(dict[str, Any], sys.modules)["rfc3987_syntax"] = None
     from jupyterhub_dmsp.identity.hub_source import set_session_api_token
 
+    log = logs.start("session", os.environ.get("USER", ""))
     token = take_token()
     quiet.install()
     set_session_api_token(token)
 
+    from jupyter_server.extension.application import ExtensionApp
+    from jupyter_server.serverapp import ServerApp
     from jupyterhub.singleuser.extension import JupyterHubSingleUser
     from traitlets.config import Config
 
-    server = JupyterHubSingleUser.initialize_server(argv=argv, config=Config(defaults(token)))
+    logs.adopt(ServerApp, ExtensionApp)
+    server = JupyterHubSingleUser.initialize_server(argv=argv, config=Config(defaults(token, log)))
     silence(server.web_app.settings)
     server.start()
 

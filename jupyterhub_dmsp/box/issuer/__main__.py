@@ -10,11 +10,13 @@ import signal
 import sys
 from pathlib import Path
 
+from jupyterhub_dmsp import tracing
 from jupyterhub_dmsp.box.issuer.app import Server
 from jupyterhub_dmsp.box.issuer.config import load
 from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.shared import dmsp_log
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("jupyterhub_dmsp.box.issuer")  # not `__main__`
 
 
 async def serve(config_path: Path) -> None:
@@ -38,9 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     # Everything this process makes is its own: SQLite's journals too.
     os.umask(0o077)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    dmsp_log.start("issuer", rid=tracing.current)
     try:
         asyncio.run(serve(options.config))
     except DmspError as error:

@@ -18,6 +18,8 @@ from jupyterhub_dmsp.box.issuer.limiter import Limiter
 from jupyterhub_dmsp.box.issuer.store import Store
 
 log = logging.getLogger(__name__)
+# Every five seconds, whether it lives: of no interest while it does.
+_ASKED_BY_THE_BOX = ("/health", "/.well-known/openid-configuration")
 access_log = logging.getLogger("dmsp.issuer.access")
 MAX_BODY = 64 * 1024
 CLEAN_EVERY = 60.0
@@ -26,12 +28,22 @@ HASHERS = 2  # threads; argon2 takes 19 MiB each
 
 
 def log_access(handler: web.RequestHandler) -> None:
-    """One line a request: the path without its query, where codes and states stand."""
+    """One line a request: the path without its query, where codes and states stand; the grant that was asked for."""
     request, status = handler.request, handler.get_status()
     level = logging.ERROR if status >= 500 else logging.INFO
+    if status == 200 and request.path.endswith(_ASKED_BY_THE_BOX):
+        level = logging.DEBUG
     milliseconds = 1000 * request.request_time()
+    detail = getattr(handler, "detail", "")
     access_log.log(
-        level, "%s %s %d %.0f ms %s", request.method, request.path, status, milliseconds, request.remote_ip
+        level,
+        "%s %s %d %.0f ms %s%s",
+        request.method,
+        request.path,
+        status,
+        milliseconds,
+        request.remote_ip,
+        f" {detail}" if detail else "",
     )
 
 

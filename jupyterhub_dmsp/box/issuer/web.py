@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import http.client
 import json
 import logging
@@ -15,8 +16,9 @@ from urllib.parse import urlsplit
 
 from tornado import web
 
+from jupyterhub_dmsp import tracing
 from jupyterhub_dmsp.box.issuer import claims, endpoints, exchange, grants
-from jupyterhub_dmsp.box.issuer.config import Config
+from jupyterhub_dmsp.box.issuer.config import GRANTS, Config
 from jupyterhub_dmsp.box.issuer.keys import InvalidToken, Keys
 from jupyterhub_dmsp.box.issuer.limiter import Limiter
 from jupyterhub_dmsp.box.issuer.protocol import Core, Incoming, Reply
@@ -51,8 +53,11 @@ class Worker:
         self._core = core
 
     async def run(self, step: Callable[Concatenate[Core, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run ``step(core, …)`` in the thread, all or nothing."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._step, step, args, kwargs)
+        """Run ``step(core, …)`` in the thread, all or nothing; what it logs belongs to the same request."""
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, context.run, self._step, step, args, kwargs
+        )
 
     def _step(self, step: Callable[..., T], args: Any, kwargs: Any) -> T:
         if self._core is None:
@@ -99,6 +104,8 @@ class Base(web.RequestHandler):
 
     worker: Worker
     config: Config
+    detail = ""
+    """What the access log says of the request beside its path."""
 
     def initialize(self) -> None:
         self.worker = self.settings["worker"]
@@ -121,6 +128,7 @@ class Base(web.RequestHandler):
         )
 
     def prepare(self) -> None:
+        tracing.enter(self.request.headers.get(tracing.HEADER))
         self.settings["running"].add(self)
 
     def on_finish(self) -> None:
@@ -194,6 +202,8 @@ class Jwks(Api):
 
 class Token(Api):
     async def post(self) -> None:
+        grant = self.get_body_argument("grant_type", "")
+        self.detail = f"grant={grant.rpartition(':')[2]}" if grant in GRANTS else ""
         self.reply(await self.worker.run(Core.create_token_response, self.incoming()))
 
 

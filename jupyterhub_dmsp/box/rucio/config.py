@@ -239,7 +239,7 @@ def _alembic() -> str:
                 "level": "NOTSET",
                 "formatter": "plain",
             },
-            "formatter_plain": {"format": "%(levelname)s %(name)s %(message)s"},
+            "formatter_plain": {"class": "dmsp_log.Formatter"},
         }
     )
 

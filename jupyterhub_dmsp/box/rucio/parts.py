@@ -14,9 +14,12 @@ from typing import Any
 import httpx
 
 from jupyterhub_dmsp.box.rucio.config import Files
+from jupyterhub_dmsp.shared import dmsp_log
 
 #: On the ``PYTHONPATH`` of everything that runs in Rucio's environment.
 INSIDE = Path(__file__).parent / "inside"
+#: Likewise: what Rucio's environment shares with ours.
+SHARED = Path(dmsp_log.__file__).parent
 #: Lock of Rucio's environment, with hashes.
 LOCK = Path(__file__).parent / "requirements.lock"
 #: What the bootstrap ends with when another version of Rucio made the tables (``dmsp_rucio.bootstrap``).
@@ -37,7 +40,7 @@ def environment(directory: Path) -> dict[str, str]:
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",
         "HOME": "/",
-        "PYTHONPATH": str(INSIDE),
+        "PYTHONPATH": f"{INSIDE}:{SHARED}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
         "RUCIO_CONFIG": str(Files(directory).config),
@@ -51,7 +54,7 @@ def test_aids() -> dict[str, str]:
 
 def readable(env: Path) -> list[Path]:
     """What a confined Rucio must see besides its state and storage: its environment, our code, its interpreter."""
-    paths = [env, INSIDE]
+    paths = [env, INSIDE, SHARED]
     base = (env / "bin" / "python").resolve()
     if not base.is_relative_to("/usr") and not base.is_relative_to(env):
         paths.append(base.parents[1])

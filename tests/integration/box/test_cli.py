@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from jupyterhub_dmsp.box.state import SCHEMA
+from jupyterhub_dmsp.shared import dmsp_log
 
 
 def dmsp(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -106,3 +107,35 @@ def test_commands_without_a_box(tmp_path: Path) -> None:
     one_sentence(dmsp("demo", *state), "No box runs")
     assert dmsp("nonsense").returncode == 2
     assert not (tmp_path / "s").exists()
+
+
+def _line(form: str, second: int, level: str, message: str) -> str:
+    event = dmsp_log.Event(1_795_384_800 + second, level, "hub", "x", "request-1", message)
+    return (dmsp_log.as_json if form == "json" else dmsp_log.as_text)(event) + "\n"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_logs_of_either_form(tmp_path: Path, form: str) -> None:
+    """Shown alike, filtered, as JSON, and followed as they grow."""
+    path = tmp_path / "logs" / "hub.log"
+    path.parent.mkdir()
+    path.write_text(_line(form, 1, "INFO", "a\x1b[2J\nb") + _line(form, 2, "ERROR", "c"))
+    state = ["--state", str(tmp_path)]
+    first, rest, second = dmsp("logs", *state).stdout.splitlines()
+    assert (first[10:], rest) == ("T22:00:01.000Z INFO hub x [rid=request-1] a\\x1b[2J", "    b")
+    assert second[10:] == "T22:00:02.000Z ERROR hub x [rid=request-1] c"
+    assert dmsp("logs", "hub", "--level", "warning", *state).stdout.splitlines() == [second]
+    objects = [json.loads(line) for line in dmsp("logs", "--json", *state).stdout.splitlines()]
+    assert [one["message"] for one in objects] == ["a\x1b[2J\nb", "c"]
+    assert dmsp("logs", "--request", "request-1", "--level", "error", *state).stdout.splitlines() == [second]
+    one_sentence(dmsp("logs", "--level", "loud", *state), "no level 'loud'", "debug, info, warning, error")
+    one_sentence(dmsp("logs", "--request", "request-2", *state), "No log knows the request")
+    one_sentence(dmsp("logs", "hib", *state), "no log of 'hib'", "hub")
+    command = [sys.executable, "-m", "jupyterhub_dmsp.cli", "logs", "-f", "-n", "1", "--level", "error", *state]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout is not None
+        assert follower.stdout.readline() == f"{second}\n"
+        with path.open("a") as file:
+            file.write(_line(form, 3, "INFO", "not wanted") + _line(form, 4, "ERROR", "d"))
+        assert follower.stdout.readline().endswith(" ERROR hub x [rid=request-1] d\n")
+        follower.kill()

@@ -15,6 +15,7 @@ from visitor import Visitor
 
 from jupyterhub_dmsp.lake.did import Did
 from jupyterhub_dmsp.lake.models import LakeFile
+from jupyterhub_dmsp.shared import dmsp_log
 
 TOKEN_LIFETIME = 20
 USER = "km3net-user"
@@ -34,12 +35,18 @@ class Faulty:
         older = path.with_name(f"{path.name}.1")
         return "".join(file.read_text(errors="replace") for file in (older, path) if file.exists())
 
+    def events(self, name: str, rid: str) -> list[str]:
+        """The messages of a request in one log."""
+        found = [dmsp_log.parse(line) for line in self.log(name).splitlines()]
+        return [event.message for event in found if event and event.rid == rid]
+
 
 @pytest.fixture(scope="package")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
     """The box; a running one of the developer's while a test is written (``DMSP_FAULTS_STATE=DIR``)."""
     config: Path = tmp_path_factory.mktemp("faults") / "dmsp.yaml"
-    config.write_text(f"box: {{token_lifetime: {TOKEN_LIFETIME}}}\n")
+    # JSON here and text in everybody else's box: both forms are tried at the price of one.
+    config.write_text(f"log: {{format: json}}\nbox: {{token_lifetime: {TOKEN_LIFETIME}}}\n")
     boxes = running_or_new("DMSP_FAULTS_STATE", config)
     try:
         box = next(boxes)

@@ -1,4 +1,4 @@
-"""One id, from the browser through the Jupyter server and the hub to Rucio: found in each log, and by `dmsp logs`."""
+"""One id, from the browser through the Jupyter server to hub, issuer and Rucio, and by its rule to the transfers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 import uuid
 from typing import Any
 
+import events
+import leaks
 import pytest
 from faults import refusal
 from visitor import Visitor
@@ -14,16 +16,17 @@ from visitor import Visitor
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
 
-async def _lines(faulty: Any, rid: str) -> list[str]:
-    said: str = (await asyncio.to_thread(faulty.box.dmsp, "logs", "--request", rid)).stdout
-    return said.splitlines()
+async def _events(faulty: Any, rid: str) -> list[dict[str, Any]]:
+    return await asyncio.to_thread(events.of_request, faulty.box, rid)
 
 
-async def test_one_id_in_every_log(faulty: Any, visitor: Visitor) -> None:
+def _said(found: list[dict[str, Any]], part: str) -> str:
+    return "\n".join(event["message"] for event in found if event["part"] == part)
+
+
+async def _refused_once(faulty: Any, visitor: Visitor, rid: str) -> None:
     """Rucio refuses the token once: so this very request has the session fetch one from the hub."""
-    rid = f"browser-{uuid.uuid4().hex[:12]}"
     query = {"parent": "", "refresh": "true"}
-    await visitor.lab("GET", "dmsp/v1/children", params={"parent": ""})
     with faulty.rucio.fault(refusal(401, "CannotAuthenticate"), path="^/scopes/$", times=1) as rule:
         url = f"{visitor.base}dmsp/v1/children"
         async with visitor.http.get(url, params=query, headers={"X-Request-ID": rid}) as answer:
@@ -34,22 +37,30 @@ async def test_one_id_in_every_log(faulty: Any, visitor: Visitor) -> None:
             ]:
                 await asyncio.sleep(0.1)
         assert rule.hits == 1
-    async with asyncio.timeout(20):
+
+
+async def test_one_id_in_every_log(faulty: Any, visitor: Visitor) -> None:
+    """The hub exchanges a token for every tenth second: one of the requests of this time has it ask the issuer."""
+    session = f"sessions/{visitor.name}"
+    await visitor.lab("GET", "dmsp/v1/children", params={"parent": ""})
+    async with asyncio.timeout(60):
         while True:
-            lines = await _lines(faulty, rid)
-            logs = {line.split()[0] for line in lines}
-            if {"rucio", "hub", f"sessions/{visitor.name}"} <= logs:
+            rid = f"browser-{uuid.uuid4().hex[:12]}"
+            await _refused_once(faulty, visitor, rid)
+            found = await _events(faulty, rid)
+            if {"rucio", "hub", "issuer", session} <= {event["part"] for event in found}:
                 break
-            await asyncio.sleep(0.2)
-    assert all(f"[rid={rid}]" in line for line in lines)
-    assert any(re.search(rf"^hub .*token: user={visitor.name} audience=rucio", line) for line in lines), lines
-    assert any(re.search(rf"^rucio .*GET /scopes/ 200 .*account={visitor.name} ", line) for line in lines), (
-        lines
-    )
-    assert re.search(rf"^sessions/{visitor.name} .*CannotAuthenticate", "\n".join(lines), re.M), lines
+    assert {event["rid"] for event in found} == {rid}
+    assert [event["time"] for event in found] == sorted(event["time"] for event in found)
+    assert f"token: user={visitor.name} audience=rucio exchanged" in _said(found, "hub")
+    assert re.search(r"POST /oidc/token 200 .* grant=token-exchange", _said(found, "issuer"))
+    assert re.search(rf"GET /scopes/ 200 .* account={visitor.name}$", _said(found, "rucio"), re.M)
+    assert "CannotAuthenticate" in _said(found, session)
+    users = {event["part"]: event.get("user") for event in found}
+    assert (users["rucio"], users[session]) == (visitor.name, visitor.name)
 
 
-async def test_an_attachment_has_its_own_id(faulty: Any, visitor: Visitor, make: Any) -> None:
+async def test_from_an_attachment_to_its_transfers(faulty: Any, visitor: Visitor, make: Any) -> None:
     did, _ = await make(1000)
     rid = f"browser-{uuid.uuid4().hex[:12]}"
     headers = {"X-Request-ID": rid}
@@ -57,11 +68,21 @@ async def test_an_attachment_has_its_own_id(faulty: Any, visitor: Visitor, make:
     assert status == 201
     attached = await visitor.attach(str(did))
     assert attached["state"] == "ready", attached
-    began = [line for line in await _lines(faulty, rid) if body["id"] in line]
-    assert began, "the request's lines lead to the attachment"
-    lines = "\n".join(await _lines(faulty, body["id"]))
+    found = await _events(faulty, rid)
+    assert {event["rid"] for event in found} == {rid, body["id"], ""}
+    rucio = _said(found, "rucio")
     for call in (rf"GET /dids/dmsp/{re.escape(did.name)}/files", "POST /rules/", r"GET /rules/[0-9a-f]{32}"):
-        assert re.search(rf"^rucio .*{call} 20\d ", lines, re.M), lines
+        assert re.search(rf"^{call} 20\d ", rucio, re.M), rucio
+    made = re.search(rf"^rule ([0-9a-f]{{32}}) made: account={visitor.name}$", rucio, re.M)
+    assert made, rucio
+    daemons = _said(found, "daemons")
+    assert re.search(rf"^rule {made[1]}: 1 copies begin as ", daemons, re.M), daemons
+    assert re.search(rf"^rule {made[1]}: 1 copies done, 1000 bytes$", daemons, re.M), daemons
+    own = await _events(faulty, body["id"])
+    assert made[1] in _said(own, "daemons"), "the attachment's own id leads there too"
+    people = (await asyncio.to_thread(faulty.box.dmsp, "logs", "--request", rid, "daemons")).stdout
+    assert f" INFO daemons dmsp.pusher [rid=-] rule {made[1]}: 1 copies done" in people
+    assert all(" daemons " in line for line in people.splitlines())
 
 
 async def test_ids_that_are_none_are_replaced(faulty: Any, visitor: Visitor) -> None:
@@ -78,7 +99,27 @@ async def test_ids_that_are_none_are_replaced(faulty: Any, visitor: Visitor) -> 
         "u.urlopen(u.Request(json.load(open('/etc/dmsp/session.json'))['lake']['rucio_url'] + '/scopes/',"
         " headers={'X-Request-ID': 'evil [rid=forged-by-me]'}))\""
     )
-    assert "[rid=forged-by-me]" not in faulty.log("rucio"), (code, said)
+    assert not faulty.events("rucio", "forged-by-me"), (code, said)
     done = await asyncio.to_thread(faulty.box.dmsp, "logs", "--request", "[rid", check=False)
     assert done.returncode == 1
     assert "is not the id of a request" in done.stderr
+
+
+def test_each_line_is_an_event(faulty: Any, visitor: Visitor) -> None:
+    """Of our own parts, after all that was done to them; `dmsp logs` reads the others' too."""
+    assert events.strays(faulty.box, "json") == []
+    shown = faulty.box.dmsp("logs", "-n", "1000").stdout
+    assert {line.split()[2] for line in shown.splitlines() if line.startswith("20")} >= {
+        "box",
+        "issuer",
+        "rucio",
+        "daemons",
+        "hub",
+    }
+    severe = faulty.box.dmsp("logs", "--level", "error", "--json").stdout
+    assert " INFO " not in severe
+
+
+def test_no_secret_in_json(faulty: Any, visitor: Visitor) -> None:
+    """The shared box logs text: this is the other form."""
+    assert leaks.in_logs(faulty.box, leaks.Finder(leaks.of_box(faulty.box))) == []

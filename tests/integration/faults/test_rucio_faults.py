@@ -104,9 +104,9 @@ async def _suffer(faulty: Any, visitor: Visitor, did: Any, case: Case) -> None:
         assert (error["code"], error["action"]) == (case.code, case.action), found
         assert found["state"] in ("requested", "failed"), found
         _sentence(error)
-        log = faulty.log(f"sessions/{visitor.name}")
-        assert re.search(rf"refused: {case.code} .*\[rid={rid}\]", log), "the cause stands in the log"
-        assert re.search(rf"{re.escape(did.name)}.*\[rid={attached['id']}\]", log)
+        said = faulty.events(f"sessions/{visitor.name}", rid)
+        assert any(text.startswith(f"refused: {case.code} ") for text in said), "the cause stands in the log"
+        assert any(did.name in text for text in faulty.events(f"sessions/{visitor.name}", attached["id"]))
     if not case.alone:
         await _until(visitor, attached["id"], 20, lambda a: a["state"] == "failed")
         status, _ = await visitor.lab("POST", f"dmsp/v1/attachments/{attached['id']}/retry", json={})

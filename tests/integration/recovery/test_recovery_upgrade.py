@@ -21,6 +21,7 @@ from visitor import Visitor
 from jupyterhub_dmsp.box import database
 from jupyterhub_dmsp.box.backup import dump
 from jupyterhub_dmsp.box.backup.create import any_port, place_of
+from jupyterhub_dmsp.box.rucio import parts
 from jupyterhub_dmsp.box.state import SCHEMA, State
 
 pytestmark = [pytest.mark.root, pytest.mark.soak, pytest.mark.timeout(1800)]
@@ -116,7 +117,7 @@ async def take_back(state: State) -> None:
             "INI": str(state / "rucio" / "alembic.ini"),
             "URL": database.url(place.password, place.port),
             "RUCIO_CONFIG": str(Path(folder, "rucio.cfg")),
-            "PYTHONPATH": str(ROOT / "jupyterhub_dmsp/box/rucio/inside"),
+            "PYTHONPATH": f"{parts.INSIDE}:{parts.SHARED}",
         }
         config = (state / "rucio" / "rucio.cfg").read_text()
         port = json.loads((state / "ports.json").read_text())["database"]

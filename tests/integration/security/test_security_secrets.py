@@ -8,6 +8,7 @@ import subprocess
 import uuid
 from urllib.parse import quote
 
+import events
 import leaks
 import pytest
 from boxes import Box
@@ -71,6 +72,11 @@ def finder(secrets: list[tuple[str, str]]) -> Finder:
 def test_no_secret_in_any_log(box: Box, finder: Finder) -> None:
     assert len(list((box.state / "logs").rglob("*.log"))) >= 6
     assert leaks.in_logs(box, finder) == []
+
+
+def test_each_line_is_an_event(box: Box) -> None:
+    """Of our own parts, after all that the other tests did: nothing from outside has forged or broken one."""
+    assert events.strays(box, "text") == []
 
 
 def test_no_secret_in_any_process(finder: Finder) -> None:

@@ -18,6 +18,7 @@ from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub import discovery, proxy, singleuser
 from jupyterhub_dmsp.hub.authenticator import DMSPAuthenticator
 from jupyterhub_dmsp.hub.config import configure
+from jupyterhub_dmsp.settings import Log
 
 ISSUER = "https://iam.example/realm"
 DOCUMENT = {
@@ -75,12 +76,17 @@ def test_proxy_files(tmp_path: Path) -> None:
     text = static.read_text()
     assert 'address = "127.0.0.1:8000"' in text
     assert 'address = "[::1]:8001"' in text
+    assert '[log]\n  level = "WARN"\n  format = "common"' in text
+    assert "accessLog" not in text, "it would have queries, with codes and tokens"
     assert dynamic.stat().st_mode & 0o777 == 0o600
     routes = tomllib.loads(dynamic.read_text())["http"]
     assert routes["services"][proxy.PAGE]["loadBalancer"]["servers"] == [{"url": "http://127.0.0.1:8007/"}]
     proxy.write_routes(dynamic)
     assert set(tomllib.loads(dynamic.read_text())["http"]["routers"]) == {"dmsp_ready"}
     assert proxy.command(static)[1:] == [f"--configFile={static}"]
+    log = Log(format="json", level="error")
+    proxy.write_static(static, public_url="http://a/", api_url="http://a:1/", dynamic=dynamic, log=log)
+    assert 'level = "ERROR"\n  format = "json"' in static.read_text()
     with pytest.raises(ValueError, match="toml"):
         proxy.write_static(tmp_path / "x.yaml", public_url="http://a/", api_url="http://a/", dynamic=dynamic)
     with pytest.raises(ValueError, match="URL"):

@@ -52,6 +52,10 @@ def test_members_and_open_experiments() -> None:
         ({"box": {"users": [{"name": "Upper"}]}}, "`box.users.0.name`"),
         ({"reana": {"enabled": True}}, "is enabled and has no url"),
         ({"box": {"users": [{"name": "a-b"}, {"name": "a-b"}]}}, "names a user twice"),
+        ({"log": {"level": "loud"}}, "`log.level` input should be 'debug', 'info', 'warning' or 'error'"),
+        ({"log": {"format": "xml"}}, "`log.format` input should be 'text' or 'json'"),
+        ({"log": {"levels": {"hib": "debug"}}}, "`log.levels.hib` input should be 'box', 'database'"),
+        ({"log": {"levels": {"hub": "loud"}}}, "`log.levels.hub` input should be 'debug'"),
         (["a"], "the file must be a mapping"),
     ],
 )
@@ -61,6 +65,12 @@ def test_each_fault_is_one_sentence(data: object, sentence: str) -> None:
     assert sentence in str(caught.value)
     assert len(caught.value.faults) == 1
     assert "hunter2" not in str(caught.value), "a value that may be a secret is not repeated"
+
+
+def test_a_part_may_have_a_level_of_its_own() -> None:
+    made = settings.parse({"log": {"level": "warning", "levels": {"hub": "debug"}}}).log
+    assert (made.of("hub"), made.of("rucio")) == ("debug", "warning")
+    assert settings.Settings().log.of("hub") == "info"
 
 
 def test_the_longest_names_fit_into_rucio() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
+from flask import request  # type: ignore[import-not-found]
 from rucio.common.exception import AccessDenied
 from rucio.core import replica_sorter
 from rucio.db.sqla.constants import DatabaseOperationType
@@ -13,9 +15,12 @@ from rucio.gateway import permission as gate
 from rucio.web.rest.flaskapi.v1 import dids as did_views
 from rucio.web.rest.flaskapi.v1.main import application
 
+import dmsp_log
+
 from . import permission, quiet, requestlog
 
 __all__ = ["application"]
+LOG = logging.getLogger("dmsp.rules")
 
 
 @application.after_request
@@ -23,6 +28,16 @@ def answer_refusals_as_refusals(response: Any) -> Any:
     """Some views (``POST /rules/`` is one) let ``AccessDenied`` out as 500; elsewhere Rucio says 401."""
     if response.status_code == 500 and response.headers.get("ExceptionClass") == "AccessDenied":
         response.status_code = 401
+    return response
+
+
+@application.after_request
+def tell_rules(response: Any) -> Any:
+    """Log which rule a request made: from there on the daemons' log has only the rule's id."""
+    if response.status_code == 201 and (request.method, request.path) == ("POST", "/rules/"):
+        user = request.environ.get("issuer") or ""
+        for rule in json.loads(response.get_data()):
+            LOG.info("rule %s made: account=%s", rule, user or "-", extra={"user": user})
     return response
 
 
@@ -84,6 +99,8 @@ def delete_metadata(*, scope: str, name: str, key: str, vo: str) -> Any:
 
 
 did_views.delete_metadata = delete_metadata
-requestlog.mark_logs()
+# Rucio has put handlers of its own where it was imported, at the root and at its application.
+application.logger.handlers.clear()
+dmsp_log.start("rucio", rid=requestlog.current)
 # Rucio says this of `true` and `false` and of its own defaults too, several times in a request.
 logging.getLogger().addFilter(quiet.Without("Booleans should only accept true/false."))

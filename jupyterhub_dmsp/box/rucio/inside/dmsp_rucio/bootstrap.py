@@ -29,6 +29,8 @@ from rucio.db.sqla.session import db_session, get_engine
 from rucio.db.sqla.util import build_database, create_base_vo, is_old_db
 from sqlalchemy import delete, inspect, select, update
 
+import dmsp_log
+
 from .tool import SCHEME
 
 #: The storage as the daemons reach it. Clients never see this scheme where they have another choice: Rucio offers
@@ -46,6 +48,7 @@ _ALL = {"read": 1, "write": 1, "delete": 1, "third_party_copy_read": 1, "third_p
 
 def main() -> int:
     """Bring the database to what the plan says; 0 when it is there, 1 with a sentence on stderr when it cannot be."""
+    dmsp_log.start("bootstrap")
     plan = json.load(sys.stdin)
     _schema()
     if is_old_db():

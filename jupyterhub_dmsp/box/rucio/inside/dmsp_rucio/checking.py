@@ -16,12 +16,15 @@ from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import RSENotFound
 from rucio.core.rse import get_rse_id
 
+import dmsp_log
+
 from .auditing import Audit, Order, say
 from .curing import Cure
 
 
 def main() -> int:
     """0: the report was written; 1: it could not be, and standard error says why."""
+    dmsp_log.start("integrity")
     order = Order(**json.load(sys.stdin))
     order.keep = tuple(order.keep)
     os.umask(0o027)

@@ -45,6 +45,7 @@ class Job:
     size: int
     adler32: str | None
     attempt: int = 0
+    rule_id: str = "-"  # the rule that asked for it first
     done: int = 0  # bytes so far
     cancelled: bool = False
     started: datetime | None = None

@@ -23,6 +23,8 @@ from typing import Any
 
 from rucio.common.config import config_get, config_get_int
 
+import dmsp_log
+
 from . import caching, connections, evicting, housekeeping, quiet, tool
 from .pool import Pool
 from .pusher import Pusher
@@ -284,8 +286,7 @@ def main() -> int:
     os.umask(0o027)
     # Short tasks wait for the interpreter behind long ones: change over more often than every 5 ms.
     sys.setswitchinterval(0.0005)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("dmsp").setLevel(logging.INFO)
+    dmsp_log.start("daemons")
     # It is normal to have no subscription, and said at every round.
     logging.getLogger("dmsp-transmogrifier").addFilter(quiet.Without("No subscriptions defined"))
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -88,9 +88,25 @@ class Pusher(threading.Thread):
             self._ending.wait(1.0)
         for job in late:
             self._hold(job, 0.02)
-        done = {id(job) for job in due} - {id(job) for job in late}
-        failed = sum(1 for job in due if id(job) in done and job.error)
+        waiting = {id(job) for job in late}
+        done = [job for job in due if id(job) not in waiting]
+        failed = sum(1 for job in done if job.error)
         self.failed += failed
         self.copied += len(done) - failed
         if done:
+            _tell(done)
             self._wake.set()
+
+
+def _tell(done: list[Job]) -> None:
+    """One event for each rule and round, however many files it has."""
+    rules: dict[str, list[Job]] = {}
+    for job in done:
+        rules.setdefault(job.rule_id, []).append(job)
+    for rule, jobs in rules.items():
+        wrong = [job for job in jobs if job.error]
+        if len(jobs) > len(wrong):
+            size = sum(job.size for job in jobs if not job.error)
+            LOG.info("rule %s: %d copies done, %d bytes", rule, len(jobs) - len(wrong), size)
+        if wrong:
+            LOG.warning("rule %s: %d copies failed, the first: %s", rule, len(wrong), wrong[0].error)

@@ -26,6 +26,8 @@ from rucio.db.sqla.constants import DatabaseOperationType, LockState, ReplicaSta
 from rucio.db.sqla.session import db_session
 from sqlalchemy import func, select, tuple_, update
 
+import dmsp_log
+
 from .copying import checksum, normal_checksum
 
 LOG = logging.getLogger("dmsp.reconcile")
@@ -56,7 +58,7 @@ def place(root: Path, rse: str, scope: str, name: str) -> Path:
 
 def main() -> int:
     """Reconcile all storage elements; the report goes to standard output as JSON."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    dmsp_log.start("reconcile")
     root = Path(config_get("dmsp", "storage", check_config_table=False))
     report: dict[str, Any] = {
         "looked": 0,

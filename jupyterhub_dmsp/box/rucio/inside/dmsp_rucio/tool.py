@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ SCHEME = "posix"
 #: Files in one call of ``submit``: they become SUBMITTED together, and none is reported before.
 GROUP = 100
 _POOLS: list[tuple[Pool, str]] = []
+LOG = logging.getLogger("dmsp.tool")
 
 
 class Report(TransferStatusReport):
@@ -83,7 +85,10 @@ class BoxTransfertool(Transfertool):
         """Queue the copies; returns their external id."""
         pool, root = _POOLS[-1]
         external_id = f"{pool.boot}-{uuid.uuid4().hex[:20]}"
-        pool.add([job for hop in transfers if (job := _job(hop, external_id, pool, root))])
+        jobs = [job for hop in transfers if (job := _job(hop, external_id, pool, root))]
+        for rule, count in Counter(job.rule_id for job in jobs).items():
+            LOG.info("rule %s: %d copies begin as %s", rule, count, external_id)
+        pool.add(jobs)
         return external_id
 
     def bulk_query(self, requests_by_eid: Any, timeout: int | None = None) -> dict[str, Any]:
@@ -110,6 +115,7 @@ def _job(hop: Any, external_id: str, pool: Pool, root: str) -> Job | None:
     request = hop.rws
     job = Job(
         request_id=request.request_id,
+        rule_id=request.rule_id or "-",
         external_id=external_id,
         source="",
         destination="",
