@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.shared import dmsp_log
@@ -43,6 +44,8 @@ _LEVELS = {
 _ATTACHMENT = re.compile(r"\battachment ([0-9a-f]{16})\b")
 _RULE = re.compile(r"(?:\brule |/rules/)([0-9a-f]{32})\b")
 _WHOSE = re.compile(r"\b(?:account|user)=([a-z0-9_-]+)")
+
+Link = TypeVar("Link", str, tuple[str, str])
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,9 @@ class Reader:
                 yield name, whole.decode(errors="replace").split("\n")[:-1]
 
 
-def of_request(directory: Path, identity: str, wanted: Callable[[Entry], bool]) -> list[Entry]:
+def of_request(
+    directory: Path, identity: str, wanted: Callable[[Entry], bool], say: Callable[[str], None]
+) -> list[Entry]:
     """All entries of a request below a directory of logs, older copies included, oldest first.
 
     The way goes on from the request to the attachments that it began, and from there to the transfers of their rules:
@@ -176,6 +181,7 @@ def of_request(directory: Path, identity: str, wanted: Callable[[Entry], bool]) 
         directory: the box's logs.
         identity: id of a request, or of an attachment for what goes on in the background.
         wanted: which of them are given; all are followed.
+        say: told when there is more than is followed.
 
     Raises:
         DmspError: that is no id.
@@ -185,10 +191,11 @@ def of_request(directory: Path, identity: str, wanted: Callable[[Entry], bool]) 
             f"{identity[:80]!r} is not the id of a request.", "It stands in the log and in the error's JSON."
         )
     found = _search(directory, [identity], lambda entry: entry.belongs_to(identity))
-    begun = _attachments(found)
+    begun = _some(_attachments(found), "attachments", say)
     if begun:
         found += _search(directory, [i for i, _ in begun], lambda entry: _of_attachment(entry, begun))
-    rules = _links(_RULE, (entry for entry in found if entry.log == "rucio"))
+    rules = {rule for entry in found if entry.log == "rucio" for rule in _RULE.findall(entry.text)}
+    rules = _some(rules, "rules", say)
     if rules:
         marks = [f"rule {rule}" for rule in rules]
         found += _search(directory, marks, lambda e: e.log == "daemons" and any(m in e.text for m in marks))
@@ -198,10 +205,7 @@ def of_request(directory: Path, identity: str, wanted: Callable[[Entry], bool]) 
 
 def _attachments(found: Iterable[Entry]) -> set[tuple[str, str]]:
     """Id and user of the attachments that these entries of sessions name."""
-    pairs = {
-        (one, entry.session) for entry in found if entry.session for one in _ATTACHMENT.findall(entry.text)
-    }
-    return set(sorted(pairs)[:MOST_LINKS])
+    return {(one, entry.session) for entry in found if entry.session for one in _ATTACHMENT.findall(entry.text)}
 
 
 def _of_attachment(entry: Entry, begun: set[tuple[str, str]]) -> bool:
@@ -210,8 +214,10 @@ def _of_attachment(entry: Entry, begun: set[tuple[str, str]]) -> bool:
     return any(rid == one and (entry.session or entry.user) in ("", user) for one, user in begun)
 
 
-def _links(pattern: re.Pattern[str], entries: Iterable[Entry]) -> list[str]:
-    return sorted({one for entry in entries for one in pattern.findall(entry.text)})[:MOST_LINKS]
+def _some(found: set[Link], what: str, say: Callable[[str], None]) -> set[Link]:
+    if len(found) > MOST_LINKS:
+        say(f"Of {len(found)} {what} that it leads to, {MOST_LINKS} are followed.")
+    return set(sorted(found)[:MOST_LINKS])
 
 
 def _search(directory: Path, texts: list[str], wanted: Callable[[Entry], bool]) -> list[Entry]:

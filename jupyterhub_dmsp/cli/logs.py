@@ -11,7 +11,7 @@ import typer
 from jupyterhub_dmsp.box import follow as reading
 from jupyterhub_dmsp.box.follow import Entry
 from jupyterhub_dmsp.box.state import State
-from jupyterhub_dmsp.cli.base import DEFAULT_STATE, JsonOption, StateOption, app
+from jupyterhub_dmsp.cli.base import DEFAULT_STATE, JsonOption, StateOption, app, err
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.shared import dmsp_log
 
@@ -50,7 +50,12 @@ def logs(
     if request is not None:
         if follow:
             raise DmspError("A request's way is searched once.", "Leave --follow out.")
-        found = reading.of_request(directory, request, lambda e: wanted(e) and _chosen(e.log, part, True))
+        found = reading.of_request(
+            directory,
+            request,
+            lambda entry: wanted(entry) and _chosen(entry.log, part, True),
+            lambda text: err.print(text, markup=False, highlight=False),
+        )
         if not found:
             raise DmspError(f"No log knows the request {request}.", "Older events may have been rotated away.")
         _write(found, as_json)

@@ -6,12 +6,15 @@ import asyncio
 import re
 import uuid
 from typing import Any
+from urllib.parse import quote
 
 import events
 import leaks
 import pytest
 from faults import refusal
 from visitor import Visitor
+
+from jupyterhub_dmsp.shared import dmsp_log
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
@@ -105,10 +108,17 @@ async def test_ids_that_are_none_are_replaced(faulty: Any, visitor: Visitor) -> 
     assert "is not the id of a request" in done.stderr
 
 
-def test_each_line_is_an_event(faulty: Any, visitor: Visitor) -> None:
+async def test_each_line_is_an_event(faulty: Any, visitor: Visitor) -> None:
     """Of our own parts, after all that was done to them; `dmsp logs` reads the others' too."""
-    assert events.strays(faulty.box, "json") == []
-    shown = faulty.box.dmsp("logs", "-n", "1000").stdout
+    event = dmsp_log.Event(0.0, "INFO", "hub", "x", "", "forged")
+    status, _ = await visitor.lab("GET", "dmsp/v1/did", params={"did": f"dmsp:a\n{dmsp_log.as_json(event)}\n"})
+    assert status == 400
+    status, _ = await visitor.hub("GET", f"users/a%0A{quote(dmsp_log.as_json(event))}%0A")
+    assert status == 404
+    assert await asyncio.to_thread(events.strays, faulty.box, "json") == []
+    written = (faulty.log("hub") + faulty.log(f"sessions/{visitor.name}")).splitlines()
+    assert "forged" not in [found.message for line in written if (found := dmsp_log.parse(line))]
+    shown = (await asyncio.to_thread(faulty.box.dmsp, "logs", "-n", "1000")).stdout
     assert {line.split()[2] for line in shown.splitlines() if line.startswith("20")} >= {
         "box",
         "issuer",
@@ -116,7 +126,7 @@ def test_each_line_is_an_event(faulty: Any, visitor: Visitor) -> None:
         "daemons",
         "hub",
     }
-    severe = faulty.box.dmsp("logs", "--level", "error", "--json").stdout
+    severe = (await asyncio.to_thread(faulty.box.dmsp, "logs", "--level", "error", "--json")).stdout
     assert " INFO " not in severe
 
 

@@ -145,7 +145,7 @@ def _nothing_failed(box: Box) -> None:
     answered = re.compile(r"\] 5\d\d (GET|POST|PUT|PATCH|DELETE) ")
     bad = [line for line in _lines(box, "sessions/*.log*") + _lines(box, "hub.log*") if answered.search(line)]
     assert not bad, bad[:5]
-    rucio = [line for line in _lines(box, "rucio.log*") if "[rid=" in line and "account=" in line]
+    rucio = [line for line in _lines(box, "rucio.log*") if " gunicorn.access " in line]
     faults = [line for line in rucio if re.search(r" 5\d\d \d+ bytes in ", line)]
     print(f"Rucio answered {len(rucio)} requests, {len(faults)} of them with a fault of its own")
     for line in faults[:5]:

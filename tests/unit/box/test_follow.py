@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from jupyterhub_dmsp.box.follow import Entry, Reader, names, of_request
+from jupyterhub_dmsp.box.follow import MOST_LINKS, Entry, Reader, names, of_request
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.shared.dmsp_log import Event, as_json, as_text
 
 RULE, OTHER_RULE = "a" * 32, "b" * 32
 ATTACHMENT = "5a41c0ffee5a41c0"
+NOBODY = list[str]().append
 
 
 def at(second: float, part: str, message: str, rid: str = "", user: str = "", level: str = "INFO") -> Event:
@@ -59,7 +60,7 @@ def test_from_the_lab_to_the_transfers(logs: Path, form: object) -> None:
     }
     for name, events in write.items():
         (logs / name).write_text("".join(f"{form(event)}\n" for event in events))  # type: ignore[operator]
-    found = [(entry.log, entry.text.split(" ")[0]) for entry in of_request(logs, "the-id", everything)]
+    found = [(entry.log, entry.text.split(" ")[0]) for entry in of_request(logs, "the-id", everything, NOBODY)]
     assert found == [
         ("hub", "long"),
         ("hub", "token:"),
@@ -70,10 +71,12 @@ def test_from_the_lab_to_the_transfers(logs: Path, form: object) -> None:
         ("sessions/a", "dmsp:x:"),
         ("daemons", "rule"),
     ]
-    shown = [entry.for_people() for entry in of_request(logs, "the-id", lambda entry: entry.log == "daemons")]
+    shown = [
+        entry.for_people() for entry in of_request(logs, "the-id", lambda entry: entry.log == "daemons", NOBODY)
+    ]
     assert len(shown) == 1
     assert f"INFO daemons x [rid=-] rule {RULE}: 2 copies" in shown[0]
-    assert of_request(logs, "unknown-id", everything) == []
+    assert of_request(logs, "unknown-id", everything, NOBODY) == []
 
 
 def test_a_session_speaks_for_itself_only(logs: Path) -> None:
@@ -86,7 +89,7 @@ def test_a_session_speaks_for_itself_only(logs: Path) -> None:
         "".join(f"{as_json(event)}\n" for event in forged) + "\x1b[2J raw\n"
     )
     (logs / "daemons.log").write_text(as_text(at(5, "daemons", f"rule {RULE}: 2 copies done")) + "\n")
-    found = of_request(logs, "the-id", everything)
+    found = of_request(logs, "the-id", everything, NOBODY)
     assert [entry.log for entry in found] == ["sessions/a"] * 2
     assert [entry.for_people().split()[2] for entry in found] == ["sessions/a"] * 2
     assert {json.loads(entry.for_programs())["part"] for entry in found} == {"sessions/a"}
@@ -94,16 +97,28 @@ def test_a_session_speaks_for_itself_only(logs: Path) -> None:
     assert all("\x1b" not in entry.for_people() + entry.for_programs() for entry in shown)
 
 
+def test_the_way_is_bounded(logs: Path) -> None:
+    rules = [f"{number:032x}" for number in range(MOST_LINKS + 5)]
+    made = [at(n, "rucio", f"rule {rule} made: account=a", "the-id") for n, rule in enumerate(rules)]
+    done = [at(n, "daemons", f"rule {rule}: 1 copies done") for n, rule in enumerate(rules)]
+    (logs / "rucio.log").write_text("".join(f"{as_text(event)}\n" for event in made))
+    (logs / "daemons.log").write_text("".join(f"{as_text(event)}\n" for event in done))
+    said: list[str] = []
+    found = of_request(logs, "the-id", everything, said.append)
+    assert [entry.log for entry in found].count("daemons") == MOST_LINKS
+    assert said == [f"Of {MOST_LINKS + 5} rules that it leads to, {MOST_LINKS} are followed."]
+
+
 def test_lines_of_earlier_versions(logs: Path) -> None:
     line = "[I 2026-11-22 22:00:02.500 JupyterHub token:117] token: user=a kept [rid=the-id]"
     (logs / "hub.log").write_bytes(f"{line}\n".encode() + b"\xff\xfe no text\n")
-    assert [entry.line for entry in of_request(logs, "the-id", everything)] == [line]
+    assert [entry.line for entry in of_request(logs, "the-id", everything, NOBODY)] == [line]
 
 
 @pytest.mark.parametrize("text", ["", "[rid", "a b c d", "x" * 65, "../../etc"])
 def test_what_is_no_id(tmp_path: Path, text: str) -> None:
     with pytest.raises(DmspError, match="not the id of a request"):
-        of_request(tmp_path, text, everything)
+        of_request(tmp_path, text, everything, NOBODY)
 
 
 POSTGRES = "2026-11-22 22:00:01.250 UTC [17] FATAL:  password authentication failed"

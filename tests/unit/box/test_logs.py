@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jupyterhub_dmsp.box import logs
+from jupyterhub_dmsp.shared import dmsp_log
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +66,13 @@ def test_tail(tmp_path: Path) -> None:
     assert logs.tail(path) == ""
     path.write_bytes(b"x" * 20_000 + b"\n" + b"\n".join(b"%d" % n for n in range(9)) + b"\n")
     assert logs.tail(path, 3) == "6\n7\n8"
+
+
+def test_the_end_of_a_log_is_for_people(tmp_path: Path) -> None:
+    event = dmsp_log.Event(1.5, "ERROR", "hub", "x", "", "failed", "", "Traceback\nValueError")
+    path = tmp_path / "hub.log"
+    path.write_text(f"before\n{dmsp_log.as_json(event)}\nTraceback of a crash\n")
+    assert logs.tail(path, 2).splitlines() == [
+        "1970-01-01T00:00:01.500Z ERROR hub x [rid=-] failed\\nTraceback\\nValueError",
+        "Traceback of a crash",
+    ]
