@@ -31,6 +31,8 @@ def kind(schema: dict[str, Any]) -> str:
         return " or ".join(kind(option) for option in schema["anyOf"] if option.get("type") != "null")
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
+    if "propertyNames" in schema:
+        return f"mapping from {kind(schema['propertyNames'])} to {kind(schema['additionalProperties'])}"
     if schema.get("type") == "array":
         return f"list of {kind(schema['items'])}"
     text = {"string": "text", "integer": "whole number", "boolean": "`true` or `false`"}.get(
