@@ -7,10 +7,8 @@ import contextlib
 import os
 import signal
 import time
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -20,6 +18,7 @@ from boxes import Box
 from lakes import SCRATCH, place
 from visitor import Visitor
 
+from jupyterhub_dmsp.box.rucio.inside.dmsp_rucio.copying import checksum
 from jupyterhub_dmsp.box.state import State
 from jupyterhub_dmsp.lake.models import LakeFile
 from jupyterhub_dmsp.sandbox.process import Process, main_of
@@ -94,18 +93,9 @@ def kill_everything(box: Box) -> int:
     return count
 
 
-def checksum(path: Path) -> str:
-    """adler32 of a file, as Rucio writes it."""
-    value = 1
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            value = zlib.adler32(block, value)
-    return f"{value:08x}"
-
-
 def assert_on_scratch(box: Box, files: Sequence[LakeFile]) -> None:
     """Every file is on scratch, whole and right."""
-    wrong = [f.did for f in files if checksum(place(box, SCRATCH, f.did)) != f.adler32]
+    wrong = [f.did for f in files if checksum(str(place(box, SCRATCH, f.did))) != f.adler32]
     assert not wrong, wrong
 
 

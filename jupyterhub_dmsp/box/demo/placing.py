@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import zlib
 from pathlib import Path
 
 from jupyterhub_dmsp.box.rucio import storage
+from jupyterhub_dmsp.box.rucio.inside.dmsp_rucio.copying import checksum, normal_checksum
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.lake.did import Did
 
@@ -69,13 +69,7 @@ def _check_same(source: Path, target: Path, did: Did) -> None:
 
 
 def _check_sum(path: Path, adler32: str, did: Did) -> None:
-    if not adler32:
-        return
-    value = 1
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            value = zlib.adler32(block, value)
-    if f"{value:08x}" != adler32.lower().zfill(8):
+    if adler32 and checksum(str(path)) != normal_checksum(adler32):
         raise DmspError(f"{did} is damaged: it has another checksum than it should have.", "Start again.")
 
 
