@@ -108,6 +108,59 @@ def test_sweep_spares_its_own(tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "x").iterdir()} == {".box-new-1.part", "data.part", ".box-notes"}
 
 
+def test_directories_that_were_made_for_nothing_go_and_the_scopes_stays(tmp_path: Path) -> None:
+    scope = tmp_path / "scratch" / "ab"
+    for name, levels in (("x/y/bad", 2), ("x/y/deep/er/bad", 4)):
+        one = job(tmp_path, "bad", b"12345", adler32="00000001")
+        one.destination, one.levels = str(scope / name), levels
+        with pytest.raises(CopyError, match="is damaged"):
+            copying.fill(one, "boot", sync=False)
+        assert list(scope.iterdir()) == []
+    good = job(tmp_path, "good", b"1")
+    good.destination, good.levels = str(scope / "x" / "y" / "good"), 2
+    copying.fill(good, "boot", sync=False)
+    copying.land(good)
+    bad = job(tmp_path, "bad", b"12345", size=6)
+    bad.destination, bad.levels = str(scope / "x" / "z" / "bad"), 2
+    with pytest.raises(CopyError):
+        copying.fill(bad, "boot", sync=False)
+    assert sorted(path.name for path in scope.rglob("*")) == ["good", "x", "y"]
+
+
+def test_a_directory_may_vanish_under_whoever_writes_there(tmp_path: Path) -> None:
+    """Copies into one directory, each of which fails and tidies up while the others begin."""
+    scope = tmp_path / "scratch" / "ab"
+    scope.mkdir(parents=True)
+    errors: list[str] = []
+
+    def work(number: int) -> None:
+        for turn in range(300):
+            one = job(tmp_path, f"{number}", b"12345", adler32="00000001" if turn % 3 else "")
+            one.destination, one.levels = str(scope / "x" / "y" / f"{number}.{turn}"), 2
+            try:
+                copying.fill(one, f"boot{number}", sync=False)
+                copying.discard(one)
+            except CopyError as error:
+                if "is damaged" not in str(error):
+                    errors.append(str(error))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert list(scope.iterdir()) == []
+
+
+def test_sweep_takes_the_directories_along(tmp_path: Path) -> None:
+    left = tmp_path / "ab" / "x" / "y" / ".box-old-1.part"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    assert copying.sweep(str(tmp_path), "new") == 1
+    assert list(tmp_path.rglob("*")) == [tmp_path / "ab"]
+
+
 class Ledger:
     """A ledger in memory."""
 

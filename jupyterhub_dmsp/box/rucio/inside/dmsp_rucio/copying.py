@@ -18,6 +18,10 @@ from pathlib import PurePosixPath
 CHUNK = 1 << 20
 #: Temporary names: ``.box-<boot>-<request>.part`` in the directory of the destination.
 PREFIX, SUFFIX = ".box-", ".part"
+#: Directories between that of a scope and its files, in Rucio's ``hash`` layout; slashes in a name make more.
+HASH_LEVELS = 2
+#: How often a directory is made again that others remove: each must lose the race once for it.
+ATTEMPTS = 50
 
 
 class CopyError(Exception):
@@ -34,7 +38,11 @@ class CopyError(Exception):
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One file to copy, and how it is going."""
+    """One file to copy, and how it is going.
+
+    Attributes:
+        levels: how many directories above the destination may go when they are empty: none of them is the scope's.
+    """
 
     request_id: str
     external_id: str
@@ -54,6 +62,7 @@ class Job:
     passing: bool = False
     temporary: str = field(default="")
     others: list[tuple[str, str]] = field(default_factory=list)  # further sources: path and RSE
+    levels: int = 0
 
     def fail(self, error: CopyError) -> None:
         """Record why it failed."""
@@ -166,21 +175,38 @@ def land(job: Job) -> None:
 
 
 def discard(job: Job) -> None:
-    """Remove the temporary file, if there is one."""
+    """Remove the temporary file, if there is one, and the directories that were made for it."""
     if job.temporary:
         with contextlib.suppress(OSError):
             os.unlink(job.temporary)  # noqa: PTH108
+        prune(job.temporary, job.levels)
+
+
+def prune(path: str, levels: int) -> None:
+    """Remove up to ``levels`` directories above ``path``, as long as they are empty.
+
+    Whoever wants to write there meanwhile makes them again (:func:`_open_target`): a directory is never removed with
+    something in it.
+    """
+    for _ in range(levels):
+        path = os.path.dirname(path)  # noqa: PTH120
+        try:
+            os.rmdir(path)  # noqa: PTH106
+        except OSError:
+            return  # another file is there, or has just come
 
 
 def sweep(root: str, boot: str) -> int:
-    """Remove the temporary files that a dead process left below ``root``; returns how many."""
+    """Remove the temporary files that a dead process left below ``root``, and their directories; returns how many."""
     count = 0
     for directory, _, names in os.walk(root):
         for name in names:
             if name.startswith(PREFIX) and name.endswith(SUFFIX) and not name.startswith(f"{PREFIX}{boot}-"):
+                path = os.path.join(directory, name)  # noqa: PTH118
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(directory, name))  # noqa: PTH108, PTH118
+                    os.unlink(path)  # noqa: PTH108
                     count += 1
+                prune(path, HASH_LEVELS)
     return count
 
 
@@ -193,12 +219,15 @@ def _open_source(job: Job) -> int:
 
 def _open_target(directory: str, temporary: str) -> int:
     # Directories get their mode and group from the umask and from the setgid bit of their scope's directory.
-    for _ in range(5):
-        os.makedirs(directory, exist_ok=True)  # noqa: PTH103
+    for _ in range(ATTEMPTS):
         try:
+            os.makedirs(directory, exist_ok=True)  # noqa: PTH103
             return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
         except FileNotFoundError:
-            continue  # a deletion next door has just pruned the directory
+            continue  # next door the directory, or one above it, has just been pruned
+        except FileExistsError:
+            if os.path.lexists(directory) and not os.path.isdir(directory):  # noqa: PTH112
+                raise
     raise CopyError("The directory of the file keeps vanishing.", passing=True)
 
 

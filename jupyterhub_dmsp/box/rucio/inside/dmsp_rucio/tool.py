@@ -24,7 +24,7 @@ from rucio.db.sqla.session import db_session
 from rucio.transfertool.transfertool import TransferStatusReport, Transfertool, TransferToolBuilder
 from sqlalchemy import select, update
 
-from .copying import CopyError, Job, normal_checksum, safe_path
+from .copying import HASH_LEVELS, CopyError, Job, normal_checksum, safe_path
 from .pool import Pool
 
 #: Name in ``[conveyor] transfertool`` and in ``requests.transfertool``.
@@ -124,6 +124,7 @@ def _job(hop: Any, external_id: str, pool: Pool, root: str) -> Job | None:
         size=request.byte_count or 0,
         adler32=normal_checksum(request.adler32),
         attempt=request.retry_count or 0,
+        levels=HASH_LEVELS + request.name.count("/"),
     )
     try:
         job.source = safe_path(hop.source_url(hop.src), root)
