@@ -1,7 +1,8 @@
 """*Attach*: from the request to a variable that works in a kernel, and what it costs Rucio, by number of files.
 
 `cold`: the dataset lies at a site and is replicated. `landed`: how long after the last lock it is usable.
-`on scratch`: the dataset is there already; from the request to the value of an expression over the variable.
+`on scratch`: the dataset is there already, held by another account's rule; from the request to the value of an
+expression over the variable.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from lakes import SCRATCH, administrator, make_dataset
 from benchmarks.common import Box, Stopwatch, Visitor, median, report, run, running_box
 from jupyterhub_dmsp.lake.client import RucioClient
 from jupyterhub_dmsp.lake.did import Did
+from jupyterhub_dmsp.lake.errors import NotFound
 
 SIZES = (1, 100, 1000, 10_000)
 FILE = 10_000
@@ -50,6 +52,22 @@ async def last_lock(client: RucioClient, did: Did) -> float:
         await asyncio.sleep(0.05)
 
 
+async def held_by_another(client: RucioClient, did: Did) -> None:
+    """Have it kept on scratch by the administrator too."""
+    rule = await client.add_rule(did, SCRATCH, 86400)
+    while (await client.rule(rule)).state != "OK":
+        await asyncio.sleep(0.1)
+
+
+async def gone(client: RucioClient, rule_id: str) -> None:
+    """Wait until a rule that has ended is deleted."""
+    try:
+        while await client.rule(rule_id):
+            await asyncio.sleep(0.1)
+    except NotFound:
+        return
+
+
 async def one(box: Box, client: RucioClient, visitor: Visitor, count: int) -> dict[str, Any]:
     """One size: cold once, then on scratch several times."""
     did = Did("dmsp", f"bench.attach.{count}")
@@ -58,10 +76,12 @@ async def one(box: Box, client: RucioClient, visitor: Visitor, count: int) -> di
     clock = time.perf_counter()
     body, cold = await ready(visitor, did)
     landed = clock + cold - await landing
+    await held_by_another(client, did)
     kernel = await visitor.kernel(path="bench.ipynb")
     usable, calls, received, shown = [], [], [], []
     for _ in range(ROUNDS):
         await visitor.lab("DELETE", f"dmsp/v1/attachments/{body['id']}")
+        await gone(client, body["rule_id"])
         first, before = await cost(visitor), await cost(visitor)
         watch, answers = Stopwatch(), visitor.received
         body, _ = await ready(visitor, did)

@@ -13,7 +13,7 @@ from typing import Any
 
 from jupyterhub_dmsp import __version__
 from jupyterhub_dmsp.lab.errors import BadRequest, fault_of
-from jupyterhub_dmsp.lab.records import Attachment
+from jupyterhub_dmsp.lab.records import MOVING, Attachment
 from jupyterhub_dmsp.lab.service import Service
 from jupyterhub_dmsp.lab.snippets import LANGUAGES, snippets, suggest, valid
 from jupyterhub_dmsp.lake.did import Did
@@ -208,7 +208,7 @@ async def attach(call: Call) -> Answer:
     if notebook:
         await call.service.bindings.put(notebook, variable or attachment.variable, attachment.id)
     # What is on scratch already is ready in a moment: then one round trip tells all.
-    attachment = await manager.settled(attachment.id, frozenset({"requested"}), _SETTLE)
+    attachment = await manager.settled(attachment.id, MOVING, _SETTLE)
     return (201 if new else 200), attachment.as_json()
 
 
@@ -220,10 +220,14 @@ async def attachment(call: Call) -> Answer:
     """GET attachments/{id}, waiting up to `wait` seconds for it to be ready or to have failed"""
     seconds = min(call.number("wait", 0), 25)
     if seconds:
-        await call.service.attachments.settled(
-            call.path["id"], frozenset({"requested", "replicating", "landing"}), seconds
-        )
+        await call.service.attachments.settled(call.path["id"], MOVING, seconds)
     return _one(call.service.attachments.get(call.path["id"]))
+
+
+async def failures(call: Call) -> Answer:
+    """GET attachments/{id}/failures"""
+    some, total = await call.service.attachments.failures(call.path["id"])
+    return 200, {"files": [{"did": str(f.did), "reason": f.reason} for f in some], "total": total}
 
 
 async def release(call: Call) -> Answer:
@@ -283,6 +287,7 @@ ROUTES = (
     Route("POST", "/attachments", attach),
     Route("GET", "/attachments/{id}", attachment),
     Route("DELETE", "/attachments/{id}", release),
+    Route("GET", "/attachments/{id}/failures", failures),
     Route("POST", "/attachments/{id}/retry", retry),
     Route("POST", "/attachments/{id}/extend", extend),
     Route("GET", "/bindings", bindings),

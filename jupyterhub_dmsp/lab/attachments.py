@@ -10,13 +10,14 @@ import time
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.lab import keeping
 from jupyterhub_dmsp.lab.errors import PASSING, BadRequest, Fault, NoAttachment, fault_of
+from jupyterhub_dmsp.lab.failures import failures_of
 from jupyterhub_dmsp.lab.flow import Flow, Tools
 from jupyterhub_dmsp.lab.keeping import FIRST_WATCH, Keeper
 from jupyterhub_dmsp.lab.records import RUNNING, Attachment, attachment_id
 from jupyterhub_dmsp.lab.snippets import suggest, valid
 from jupyterhub_dmsp.lake.did import Did
 from jupyterhub_dmsp.lake.errors import Forbidden, LakeError, NotFound
-from jupyterhub_dmsp.lake.models import Rule
+from jupyterhub_dmsp.lake.models import Failure, Rule
 
 log = logging.getLogger(__name__)
 LONGEST_LIFETIME = 366 * 86400
@@ -127,6 +128,10 @@ class Attachments:
             elif flow.attachment.state == "ready":
                 await self._refresh(flow, seconds if lifetime else 0)
             return flow.attachment, False
+
+    async def failures(self, ident: str) -> tuple[list[Failure], int]:
+        """Files of it that do not arrive, with their reasons, and how many there are (:mod:`~.failures`)."""
+        return await failures_of(self._flow(ident))
 
     async def settled(self, ident: str, states: frozenset[str], timeout: float) -> Attachment:
         """The attachment once its state is none of these, or as it is after so many seconds."""
@@ -278,10 +283,15 @@ class Attachments:
         pause = RESUME
         while True:
             await asyncio.sleep(pause)
-            waiting = [flow for flow in self._flows.values() if _stopped(flow.attachment)]
+            waiting = await self.resume()
             pause = min(LONGEST_RESUME, 2 * pause) if waiting else RESUME
-            # All at once: of one alone Rucio may have nothing but faults, or silence.
-            await asyncio.gather(*(self._take_up(flow) for flow in waiting))
+
+    async def resume(self) -> int:
+        """Try again what a passing fault has stopped; how many there were."""
+        waiting = [flow for flow in self._flows.values() if _stopped(flow.attachment)]
+        # All at once: of one alone Rucio may have nothing but faults, or silence.
+        await asyncio.gather(*(self._take_up(flow) for flow in waiting))
+        return len(waiting)
 
     async def _take_up(self, flow: Flow) -> None:
         if not await flow.answers():
@@ -291,10 +301,12 @@ class Attachments:
             if self._flows.get(flow.attachment.id) is not flow or not _stopped(flow.attachment):
                 return
             log.info("%s goes on: the lake answers again", flow.attachment.did)
-            if flow.attachment.state == "ready":
-                await flow.keep()
-            else:
+            if flow.attachment.state != "ready":
                 await self._restart(flow)
+                return
+            await flow.keep()
+            if flow.attachment.state != "ready":
+                self._go(flow)
 
     async def check_rules(self) -> None:
         """Look after the rules of all that is attached; try again what failed and may succeed now."""

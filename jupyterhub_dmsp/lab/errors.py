@@ -71,7 +71,17 @@ def fault_of(error: DmspError) -> Fault:
 
 
 PASSING = frozenset(
-    {"rucio_down", "rucio_slow", "cut_off", "too_many", "rucio_fault", "issuer_down", "login", "unauthorised"}
+    {
+        "rucio_down",
+        "rucio_slow",
+        "cut_off",
+        "too_many",
+        "rucio_fault",
+        "changing",
+        "issuer_down",
+        "login",
+        "unauthorised",
+    }
 )
 """Codes of faults that go away without the user doing anything to the attachment itself."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from jupyterhub_dmsp import tracing
@@ -22,6 +22,7 @@ from jupyterhub_dmsp.lab.records import Attachment, Records, State
 from jupyterhub_dmsp.lab.room import with_numbers
 from jupyterhub_dmsp.lake.client import RucioClient
 from jupyterhub_dmsp.lake.errors import (
+    Changing,
     CutOff,
     EmptyDataset,
     NotFound,
@@ -32,7 +33,7 @@ from jupyterhub_dmsp.lake.errors import (
     ServerFault,
     TooMany,
 )
-from jupyterhub_dmsp.lake.models import LakeFile, Rule
+from jupyterhub_dmsp.lake.models import TRANSFER_FAILED, LakeFile, Rule
 from jupyterhub_dmsp.scratch.links import Links, LinksRefused
 from jupyterhub_dmsp.scratch.mount import Mount, MountGone, Wanted
 from jupyterhub_dmsp.scratch.paths import Paths
@@ -50,10 +51,12 @@ AWAY_PATIENCE = 30.0
 PROBE_TIMEOUT = 10.0
 FAULTY_PATIENCE = 5.0
 """The same for a lake that answers, but with nonsense or faults: it may do so for this request for ever."""
+CHANGING_PATIENCE = 600.0
+"""The same while files are being removed from scratch: that ends, after thousands of files too."""
 MOUNT_AGAIN = 2.0
 Listed = tuple[Sequence[LakeFile], Sequence[str], Sequence[str]]
 _AWAY = (RucioDown, RucioSlow, TooMany, IssuerDown)
-_PASSING = (*_AWAY, CutOff, ServerFault)
+_PASSING = (*_AWAY, CutOff, ServerFault, Changing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,13 @@ class Hidden(DmspError):
     code = "not_readable"
     action = "contact"
     status = 403
+
+
+def _patience(error: DmspError) -> float:
+    """Seconds for which a new attachment waits for this to pass."""
+    if isinstance(error, Changing):
+        return CHANGING_PATIENCE
+    return AWAY_PATIENCE if isinstance(error, _AWAY) else FAULTY_PATIENCE
 
 
 MOUNT_GONE = Fault(
@@ -180,11 +190,15 @@ class Flow:
         """End in the state failed, with a sentence."""
         await self.save("failed", fault_of(error))
 
-    def _take(self, files: Sequence[LakeFile]) -> None:
+    def _take(self, files: Iterable[LakeFile]) -> None:
         """These are the files; raises :class:`OutsideMount` for names that cannot be paths."""
         self.files = list(files)
-        self.wanted = [Wanted(self.tools.paths.of(f.did.scope, f.did.name), f.bytes) for f in files]
+        self.wanted = self.wanted_of(self.files)
         self.progress = Progress(self.files, self.wanted)
+
+    def wanted_of(self, files: Sequence[LakeFile]) -> list[Wanted]:
+        """Where these files are to be on the mount; raises :class:`OutsideMount`."""
+        return [Wanted(self.tools.paths.of(f.did.scope, f.did.name), f.bytes) for f in files]
 
     async def _request_patiently(self) -> None:
         """Request it; passing faults are shown and waited out for a while."""
@@ -194,8 +208,7 @@ class Flow:
                 await self._request()
                 return
             except _PASSING as error:
-                patience = AWAY_PATIENCE if isinstance(error, _AWAY) else FAULTY_PATIENCE
-                if time.monotonic() - began > patience:
+                if time.monotonic() - began > _patience(error):
                     raise
                 log.info("%s: %s", self.attachment.did, getattr(error, "reason", "") or error)
                 await self._wait_out(error)
@@ -218,10 +231,13 @@ class Flow:
             await self._pin_ready()
 
     async def _request(self) -> None:
-        """Read the files; when all are on scratch they are usable now and pinned after, else replicate."""
+        """Read the files, then have them locked by a rule; only what it holds is told to be there.
+
+        A file on the mount that is not locked by the own rule may be gone in the next moment: another user's rule ends.
+        """
         attachment = self.attachment
         try:
-            files, all_here = await self._read_files()
+            files = [f async for batch in self.tools.client.files(attachment.parsed) for f in batch]
         except NotFound as error:
             raise NotFound(
                 f"The data lake has no {attachment.did}.",
@@ -230,32 +246,24 @@ class Flow:
             ) from error
         if not files:
             raise EmptyDataset("There are no files in it.", "Choose another dataset, or ask its owners.")
-        self._take(files)
+        self._take(dict.fromkeys(files))  # one may be in several datasets of a container
+        files = self.files
         attachment.files_total, attachment.bytes_total = len(files), sum(f.bytes for f in files)
         attachment.digest, _ = await asyncio.gather(
             asyncio.to_thread(digest_of, files), self.tools.records.save_content(attachment.id, files)
         )
-        if all_here:
-            await self._ready()
-            await self._pin_ready()
-        else:
-            await self._pin()
-            await self.save("replicating")
-
-    async def _read_files(self) -> tuple[list[LakeFile], bool]:
-        """All files of the DID, and whether all are on the mount: looked for while the rest still arrives."""
-        files: dict[LakeFile, None] = {}
-        looks: list[asyncio.Task[bool]] = []
         try:
-            async for batch in self.tools.client.files(self.attachment.parsed):
-                fresh = [f for f in batch if f not in files]
-                files.update(dict.fromkeys(fresh))
-                if all(look.result() for look in looks if look.done()):
-                    looks.append(asyncio.create_task(self.seen(fresh)))
-            return list(files), all(await asyncio.gather(*looks))
-        finally:
-            for look in looks:
-                look.cancel()
+            await self._pin()
+        except Changing:
+            raise
+        except DmspError as error:
+            # Without a rule they are usable for as long as others keep them, and that is said.
+            if not await self.seen(files):
+                raise
+            await self._ready()
+            await self._not_kept(error)
+            return
+        await self.save("replicating")
 
     def begin_again(self, note: Fault) -> None:
         """Nothing is known to be there any more: what was ready is looked for, or copied, once more.
@@ -269,7 +277,7 @@ class Flow:
 
     async def seen(self, files: Sequence[LakeFile]) -> bool:
         """Whether these are on the mount with their sizes; no when the mount does not answer."""
-        wanted = [Wanted(self.tools.paths.of(f.did.scope, f.did.name), f.bytes) for f in files]
+        wanted = self.wanted_of(files)
         try:
             return len((await self.tools.mount.look(wanted)).present) == len(wanted)
         except MountGone:
@@ -297,13 +305,20 @@ class Flow:
             await self._pin()
             rule = await self.tools.client.rule(self.attachment.rule_id or "")
         except DmspError as error:
-            fault = fault_of(error)
-            text = f"The files can be used, but the data lake does not keep them on scratch: {fault.message}"
-            await self.save(fault=Fault("not_kept", text, fault.action))
+            await self._not_kept(error)
             return
         self.attachment.expires_at = rule.expires_at
-        # The rule may have found replicas that were about to be deleted: then they are copied anew.
-        await self.save("ready" if rule.state == "OK" else "replicating")
+        if rule.state == "OK":
+            await self.save("ready")
+            return
+        # The rule has found replicas that were about to be deleted: they are copied anew.
+        self._take(self.files)
+        await self.save("replicating")
+
+    async def _not_kept(self, error: DmspError) -> None:
+        fault = fault_of(error)
+        text = f"The files can be used, but the data lake does not keep them on scratch: {fault.message}"
+        await self.save(fault=Fault("not_kept", text, fault.action))
 
     async def _follow(self) -> None:
         """Poll the rule until it is OK; passing faults of Rucio are shown and waited out."""
@@ -323,6 +338,7 @@ class Flow:
                 await asyncio.sleep(interval)
                 continue
             if rule.state == "OK":
+                self.attachment.expires_at = rule.expires_at
                 await self.save("landing")
                 return
             await self._note(rule)
@@ -378,7 +394,7 @@ class Flow:
             except DmspError as error:
                 log.info("no analysis of %s: %s", rule.id, error)
         missing = rule.replicating + rule.stuck
-        reason = reason.removeprefix("RequestErrMsg.TRANSFER_FAILED:").strip()
+        reason = reason.removeprefix(TRANSFER_FAILED).strip()
         text = f"{missing} of {self.attachment.files_total} files do not arrive"
         return Fault("stuck", f"{text}: {reason[:300]}" if reason else f"{text}.", "retry")
 

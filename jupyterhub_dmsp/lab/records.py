@@ -23,7 +23,8 @@ from jupyterhub_dmsp.lake.models import LakeFile
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 State = Literal["requested", "replicating", "landing", "ready", "stuck", "failed", "released"]
-RUNNING: frozenset[str] = frozenset({"requested", "replicating", "landing", "stuck"})
+MOVING: frozenset[str] = frozenset({"requested", "replicating", "landing"})
+RUNNING: frozenset[str] = MOVING | {"stuck"}
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS attachment (id TEXT PRIMARY KEY, lake TEXT NOT NULL, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS content (id TEXT PRIMARY KEY, files BLOB NOT NULL);

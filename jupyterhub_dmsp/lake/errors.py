@@ -113,6 +113,12 @@ class ServerFault(LakeError):
     code, action, status = "rucio_fault", "retry", 502
 
 
+class Changing(LakeError):
+    """Another rule on the same files is just being made or ended."""
+
+    code, action, status = "changing", "wait", 503
+
+
 class EmptyDataset(LakeError):
     """There is nothing to attach."""
 
@@ -133,6 +139,7 @@ _BY_EXCEPTION: dict[str, type[LakeError]] = {
     "Duplicate": Duplicate,
     "ScratchDiskLifetimeConflict": Refused,
     "ManualRuleApprovalBlocked": Refused,
+    "ReplicationRuleCreationTemporaryFailed": Changing,
 }
 _BY_STATUS: dict[int, type[LakeError]] = {
     400: Refused,
@@ -163,6 +170,10 @@ _SENTENCES: dict[type[LakeError], tuple[str, str]] = {
     NoPlace: ("Scratch cannot take the data now.", "Ask support."),
     Refused: ("The data lake refused the request.", ""),
     TooMany: ("The data lake is busy with too many requests.", "Wait a minute."),
+    Changing: (
+        "The files are just being brought to scratch, or removed from it, for somebody else.",
+        "It is tried again in a moment.",
+    ),
     ServerFault: ("The data lake failed on this request.", "Try again; ask support when it lasts."),
 }
 

@@ -16,6 +16,8 @@ from jupyterhub_dmsp.lake.errors import CutOff, make
 Kind = Literal["container", "dataset", "file"]
 KINDS: dict[str, Kind] = {"CONTAINER": "container", "DATASET": "dataset", "FILE": "file"}
 Row = dict[str, Any]
+TRANSFER_FAILED = "RequestErrMsg.TRANSFER_FAILED:"
+"""What Rucio puts before a transfertool's words."""
 
 
 @contextlib.contextmanager
@@ -160,6 +162,31 @@ class Lock:
     did: Did
     rse: str
     state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A file that does not arrive; ``reason`` is a sentence for users."""
+
+    did: Did
+    reason: str
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Failure:
+        """From a row of ``transfers`` in ``GET /rules/{id}/analysis``.
+
+        The box's Rucio tells the words of the last error, a stock one nothing but the state of the request.
+        """
+        with understood():
+            did = Did(data["scope"], data["name"])
+            attempts, source = integer(data.get("attempts")) or 0, data.get("last_source")
+            words = str(data.get("last_error") or "").rpartition(TRANSFER_FAILED)[2].strip()
+        if words and words != "None" and not words.startswith("RequestState."):
+            return cls(did, words)
+        if words == "RequestState.NO_SOURCES" or not attempts:
+            return cls(did, "No site has a copy that can be read.")
+        whence = f", the last from {source}" if source else ""
+        return cls(did, f"{attempts} transfers failed{whence}; the data lake does not say why.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,16 @@ from typing import Any
 from urllib.parse import quote
 
 from jupyterhub_dmsp.lake.did import Did
-from jupyterhub_dmsp.lake.errors import CutOff, Duplicate, Forbidden, NotFound, ServerFault, make
-from jupyterhub_dmsp.lake.models import Lock, Row, Rule, integer
+from jupyterhub_dmsp.lake.errors import Changing, CutOff, Duplicate, Forbidden, NotFound, ServerFault, make
+from jupyterhub_dmsp.lake.models import Failure, Lock, Row, Rule, integer
 from jupyterhub_dmsp.lake.transport import ATTEMPTS, Transport
 
 log = logging.getLogger(__name__)
 LEASE = 600.0
 """Seconds for which a session says in advance that it uses what a rule holds; it renews that in time."""
+
+ENDING = 5.0
+"""A rule that has less than these seconds to live is not extended: Rucio may have chosen it for deletion already."""
 
 
 def _in_use(meta: Mapping[str, Any], until: float) -> Row:
@@ -95,27 +98,37 @@ class Rules:
 
         One call for a new rule, three when an own one exists. A site that refuses owners the change of their
         rules leaves the existing lifetime as it is (`Pinned.extended` is False).
+
+        Raises:
+            Changing: the existing rule has expired, and Rucio is about to delete it, whatever its lifetime becomes now;
+                or files are just being removed. In a moment a new rule can be made.
+            QuotaExceeded, Forbidden, NoPlace, NotFound: Rucio declined.
         """
-        try:
-            return Pinned(await self._rule_made(did, rse, lifetime, comment), None, True)
-        except Duplicate:
-            rule = await self.own_rule(did, rse)
-            if rule is None:
-                # It expired between the two calls: once more.
+        for _ in range(ATTEMPTS):
+            try:
                 return Pinned(await self._rule_made(did, rse, lifetime, comment), None, True)
-        try:
-            meta = _in_use(rule.meta, time.time() + LEASE)
-            await self._options(rule.id, {"lifetime": lifetime, "meta": meta})
-        except Forbidden:
-            return Pinned(rule.id, rule, False, False)
-        return Pinned(rule.id, rule, False)
+            except Duplicate:
+                rule = await self.own_rule(did, rse)
+            if rule is None:
+                continue  # it ended between the two calls
+            if rule.expires_at is not None and rule.expires_at < time.time() + ENDING:
+                break
+            try:
+                meta = _in_use(rule.meta, time.time() + LEASE)
+                await self._options(rule.id, {"lifetime": lifetime, "meta": meta})
+            except Forbidden:
+                return Pinned(rule.id, rule, False, False)
+            except NotFound:
+                continue
+            return Pinned(rule.id, rule, False)
+        raise make(Changing, "the own rule is being ended")
 
     async def _rule_made(self, did: Did, rse: str, lifetime: int, comment: str) -> str:
         """Make a rule, up to three times: Rucio fails on it when somebody else's rule locks the same files just now."""
         for attempt in range(1, ATTEMPTS):
             try:
                 return await self.add_rule(did, rse, lifetime, comment)
-            except ServerFault as error:
+            except (ServerFault, Changing) as error:
                 log.info("rule for %s, attempt %d: %s", did, attempt, error.reason)
                 await asyncio.sleep(0.3 * 3 ** (attempt - 1) * random.uniform(0.7, 1.3))  # noqa: S311
         return await self.add_rule(did, rse, lifetime, comment)
@@ -136,10 +149,10 @@ class Rules:
         await self._options(rule_id, {"boost_rule": True})
 
     async def end_rule(self, rule_id: str, purge: bool = False) -> None:
-        """End a rule now: its locks go and the quota is free; the replicas stay until the RSE needs the room.
+        """End a rule now: its locks go, the quota is free; what no other rule locks stays until the RSE needs the room.
 
         Args:
-            purge: remove the replicas at once too, unless another rule holds them.
+            purge: remove such replicas at once. An RSE with greedy deletion, as the box's are, does so anyway.
 
         ``DELETE /rules/{id}`` would let it live for another hour.
         """
@@ -163,6 +176,14 @@ class Rules:
         reasons += [str(t["last_error"]) for t in data.get("transfers", []) if t.get("last_error")]
         reasons = [reason for reason in reasons if not reason.startswith("RequestState.")]
         return next((reason for reason in reversed(reasons) if reason), "")
+
+    async def failures(self, rule_id: str) -> list[Failure]:
+        """The files of a stuck rule that do not arrive, sorted, each with its reason (``GET /rules/{id}/analysis``).
+
+        None while Rucio still tries, or has succeeded.
+        """
+        data = await self.transport.read(f"/rules/{quote(rule_id, safe='')}/analysis")
+        return sorted((Failure.of(t) for t in data.get("transfers", [])), key=lambda failure: str(failure.did))
 
     async def bytes_done(self, did: Did, rse: str) -> int | None:
         """Bytes of a running transfer that have arrived (``GET /requests/{scope}/{name}/{rse}``).

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from boxes import free_port
-from testlake import Lake, make_lake
+from testlake import Lake, keep_logs, make_lake
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +26,7 @@ def lake() -> Iterator[Lake]:
     finally:
         if running:
             running.end()
+        keep_logs(state)
         if not os.environ.get("DMSP_KEEP"):
             shutil.rmtree(state, ignore_errors=True)
 

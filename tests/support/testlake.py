@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -327,6 +328,15 @@ class Lake:
             text=True,
         )
         return answer.stdout.strip()
+
+
+def keep_logs(state: Path) -> None:
+    """Copy the logs to where ``DMSP_TEST_LOGS`` says, if it does."""
+    if keep := os.environ.get("DMSP_TEST_LOGS"):
+        place = Path(keep) / state.name
+        place.mkdir(parents=True, exist_ok=True)
+        for log in state.glob("*.log"):
+            shutil.copy(log, place)
 
 
 def make_lake(state: Path, ports: int) -> Lake:

@@ -10,6 +10,7 @@ import {
   IAttachments,
   IBinding,
   IDetails,
+  IFailures,
   IFault,
   IPage,
   IStatus,
@@ -112,6 +113,11 @@ export class LakeApi implements IListing {
   /** `GET attachments/{id}`. */
   attachment(id: string): Promise<IAttachment> {
     return this._call('GET', `attachments/${encodeURIComponent(id)}`);
+  }
+
+  /** `GET attachments/{id}/failures`: asks the lake, so not in a poll. */
+  failures(id: string): Promise<IFailures> {
+    return this._call('GET', `attachments/${encodeURIComponent(id)}/failures`);
   }
 
   /** `POST attachments`: the same DID again gives the same attachment. */

@@ -6,7 +6,7 @@ import { IDisposable } from '@lumino/disposable';
 import { Poll } from '@lumino/polling';
 import { ISignal, Signal } from '@lumino/signaling';
 import { IAttachRequest, LakeApi, asFault } from './api';
-import { AttachmentState, IAttachment, IFault, moving } from './types';
+import { AttachmentState, IAttachment, IFailures, IFault, moving } from './types';
 
 /** The schema of the events about attachments. */
 export const ATTACHMENT_SCHEMA = 'https://dmsp.example/schemas/attachment/v1';
@@ -156,6 +156,11 @@ export class AttachmentsModel implements IDisposable {
   async retry(id: string): Promise<void> {
     this._take(await this._api.retry(id));
     this._settled();
+  }
+
+  /** Which of its files do not arrive, and why; the lake is asked. */
+  failures(id: string): Promise<IFailures> {
+    return this._api.failures(id);
   }
 
   /** Keep it for `lifetime` seconds from now. */

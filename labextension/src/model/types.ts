@@ -72,6 +72,18 @@ export interface IAttachment {
   links?: string | null;
 }
 
+/** A file that does not arrive, with a sentence that says why. */
+export interface IFailure {
+  did: string;
+  reason: string;
+}
+
+/** The first of the files of an attachment that do not arrive, and how many there are. */
+export interface IFailures {
+  files: IFailure[];
+  total: number;
+}
+
 /** The attachments with the server's start number: another epoch, other sequence numbers. */
 export interface IAttachments {
   attachments: IAttachment[];

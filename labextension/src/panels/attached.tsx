@@ -17,6 +17,7 @@ import {
 import { IAttachment, moving } from '../model/types';
 import { IUse, Notebooks } from '../notebook/notebooks';
 import { Fault, stateText, useChanges } from './common';
+import { Failures, lacksFiles } from './failures';
 
 /** What can be done with an attachment. */
 export interface IAttachedActions {
@@ -93,6 +94,9 @@ function Item(props: IAttachedProps & { item: IAttachment; uses: IUse[] }): JSX.
         <Use key={`${use.link.path}/${use.variable.name}`} use={use} item={item} trans={trans} />
       ))}
       {item.error && <Fault fault={{ ...item.error, action: faultAction(item) }} trans={trans} />}
+      {lacksFiles(item) && (
+        <Failures item={item} ask={id => props.attachments.failures(id)} trans={trans} />
+      )}
       <Actions {...props} />
     </li>
   );

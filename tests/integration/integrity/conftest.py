@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from boxes import free_port
 from damage import Damage
-from testlake import make_lake
+from testlake import keep_logs, make_lake
 
 
 @pytest.fixture(scope="session")
@@ -27,5 +27,6 @@ def damage() -> Iterator[Damage]:
     finally:
         if hands:
             hands.lake.end()
+        keep_logs(state)
         if not os.environ.get("DMSP_KEEP"):
             shutil.rmtree(state, ignore_errors=True)

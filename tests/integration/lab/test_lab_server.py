@@ -212,6 +212,35 @@ async def test_rule_deleted_behind_our_back(server: Any, lake: Any, did: Any) ->
     assert (failed["error"]["code"], failed["error"]["action"]) == ("rule_gone", "retry")
 
 
+async def test_each_file_that_does_not_arrive_has_its_reason(server: Any, lake: Any, did: Any) -> None:
+    dataset = did("km3net")
+    content = _content(dataset, 8)
+    files = lake.put(dataset, content)
+    whole = {file: lake.place("SITE-NORTH", file).read_bytes() for file in files}
+    lake.place("SITE-NORTH", files[2]).unlink()
+    lake.place("SITE-NORTH", files[5]).write_bytes(bytes(len(whole[files[5]])))
+    await server.start()
+    attached = await server.attach(dataset)
+    stuck = await server.until(attached["id"], "stuck", "failed", "ready")
+    assert (stuck["state"], stuck["error"]["code"], stuck["error"]["action"]) == ("stuck", "stuck", "retry")
+    told = await server.call("GET", f"attachments/{attached['id']}/failures")
+    assert told["total"] == 2
+    assert {file["did"]: file["reason"] for file in told["files"]} == {
+        files[2]: "The file is missing at SITE-NORTH.",
+        files[5]: told["files"][1]["reason"],
+    }
+    assert "The file at SITE-NORTH is damaged: its adler32 is" in told["files"][1]["reason"]
+    # The sites are cured, the user tries again.
+    for file in (files[2], files[5]):
+        place = lake.place("SITE-NORTH", file)
+        place.write_bytes(whole[file])
+        os.chown(place, *[lake.place("SITE-NORTH", files[0]).stat().st_uid] * 2)
+    await server.call("POST", f"attachments/{attached['id']}/retry")
+    await server.until(attached["id"], "ready")
+    assert await server.call("GET", f"attachments/{attached['id']}/failures") == {"files": [], "total": 0}
+    await server.call("GET", f"attachments/{'0' * 16}/failures", expect=404)
+
+
 async def test_release_frees_and_the_files_go(server: Any, lake: Any, did: Any) -> None:
     dataset = did("dmsp")
     (file,) = lake.put(dataset, _content(dataset, 1))

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from jupyterhub_dmsp.lake import errors, transport
 from jupyterhub_dmsp.lake.client import RucioClient
 from jupyterhub_dmsp.lake.did import Did
-from jupyterhub_dmsp.lake.models import timestamp
+from jupyterhub_dmsp.lake.models import Failure, timestamp
 
 
 class _Token:
@@ -184,3 +184,27 @@ def test_dates_of_rucio() -> None:
     assert timestamp(None) is None
     with pytest.raises(errors.CutOff):
         timestamp("yesterday")
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ({"attempts": 2, "last_error": "RequestErrMsg.TRANSFER_FAILED:It is missing."}, "It is missing."),
+        ({"attempts": 1, "last_error": "It is missing."}, "It is missing."),
+        (
+            {"attempts": 4, "last_error": "RequestState.FAILED", "last_source": "WEST"},
+            "4 transfers failed, the last from WEST; the data lake does not say why.",
+        ),
+        ({"attempts": 1, "last_error": "RequestState.NO_SOURCES"}, "No site has a copy that can be read."),
+        ({"attempts": 0, "last_error": "None"}, "No site has a copy that can be read."),
+    ],
+)
+def test_a_file_that_does_not_arrive_has_a_reason_at_any_rucio(told: dict[str, object], reason: str) -> None:
+    assert Failure.of({"scope": "a", "name": "b", **told}) == Failure(Did("a", "b"), reason)
+    with pytest.raises(errors.CutOff):
+        Failure.of({"scope": "a", **told})
+
+
+def test_a_rule_that_met_another_one_is_to_be_waited_for() -> None:
+    error = errors.from_answer(409, {"exceptionclass": "ReplicationRuleCreationTemporaryFailed"}, b"")
+    assert (error.code, error.action, error.status) == ("changing", "wait", 503)

@@ -13,21 +13,29 @@ from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 from rucio.gateway import permission as gate
 from rucio.web.rest.flaskapi.v1 import dids as did_views
+from rucio.web.rest.flaskapi.v1 import rules as rule_views
 from rucio.web.rest.flaskapi.v1.main import application
 
 import dmsp_log
 
-from . import permission, quiet, requestlog
+from . import again, examining, keyring, permission, quiet, requestlog
 
 __all__ = ["application"]
 LOG = logging.getLogger("dmsp.rules")
 
 
+#: What some views let out as 500, and what it is.
+STATUS = {"AccessDenied": 401, "ReplicationRuleCreationTemporaryFailed": 503}
+
+
 @application.after_request
 def answer_refusals_as_refusals(response: Any) -> Any:
-    """Some views (``POST /rules/`` is one) let ``AccessDenied`` out as 500; elsewhere Rucio says 401."""
-    if response.status_code == 500 and response.headers.get("ExceptionClass") == "AccessDenied":
-        response.status_code = 401
+    """Some views (``POST /rules/`` is one) let ``AccessDenied`` out as 500; elsewhere Rucio says 401.
+
+    What collided for too long is no fault of the server's either: 503 wherever a view does not know it.
+    """
+    if response.status_code == 500:
+        response.status_code = STATUS.get(response.headers.get("ExceptionClass"), 500)
     return response
 
 
@@ -99,6 +107,10 @@ def delete_metadata(*, scope: str, name: str, key: str, vo: str) -> Any:
 
 
 did_views.delete_metadata = delete_metadata
+for _name in ("add_replication_rule", "update_replication_rule", "delete_replication_rule"):
+    setattr(rule_views, _name, again.repeated(getattr(rule_views, _name)))
+rule_views.examine_replication_rule = examining.examine_replication_rule
+keyring.start()
 # Rucio has put handlers of its own where it was imported, at the root and at its application.
 application.logger.handlers.clear()
 dmsp_log.start("rucio", rid=requestlog.current)

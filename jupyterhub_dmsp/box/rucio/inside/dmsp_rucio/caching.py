@@ -14,8 +14,10 @@ from typing import Any
 
 #: Seconds after which every cache starts afresh.
 LIFETIME = 5.0
-#: Modules whose ``REGION`` is worth it. Tokens, permissions and rules are never cached.
+#: Modules whose ``REGION`` is worth it. Permissions and rules are never cached.
 MODULES = ("rucio.core.config", "rucio.core.rse")
+#: Seconds after which the cache of tokens starts afresh. Rucio itself keeps tokens in it, and never takes one out.
+TOKENS_KEPT = 900.0
 
 
 def renew() -> None:
@@ -31,7 +33,20 @@ def start() -> None:
     threading.Thread(target=_renew_for_ever, name="caching", daemon=True).start()
 
 
+def forget_tokens() -> None:
+    """Start with an empty cache of tokens; those that are still good are found in the database."""
+    from rucio.core.authentication import TOKENREGION
+
+    TOKENREGION.configure(
+        "dogpile.cache.memory", expiration_time=int(TOKENS_KEPT), replace_existing_backend=True
+    )
+
+
 def _renew_for_ever() -> None:
+    forgotten = time.monotonic()
     while True:
         time.sleep(LIFETIME)
         renew()
+        if time.monotonic() - forgotten > TOKENS_KEPT:
+            forget_tokens()
+            forgotten = time.monotonic()
