@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,27 +11,23 @@ from pathlib import Path
 import httpx
 
 from jupyterhub_dmsp.box import confine, database, demo, hub_files, issuer, mount, returning
-from jupyterhub_dmsp.box.backup import safety
+from jupyterhub_dmsp.box.bootstrap import bootstrap
 from jupyterhub_dmsp.box.front import FrontDoor, handed
 from jupyterhub_dmsp.box.integrity.facts import Facts
-from jupyterhub_dmsp.box.logs import tail
 from jupyterhub_dmsp.box.part import Part, Say
 from jupyterhub_dmsp.box.rucio import config as rucio_config
 from jupyterhub_dmsp.box.rucio import parts as rucio
 from jupyterhub_dmsp.box.rucio import storage
 from jupyterhub_dmsp.box.state import State
-from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub import proxy, records
 from jupyterhub_dmsp.profiles.environments import Environments, EnvironmentSpec
 from jupyterhub_dmsp.sandbox.ids import GROUPS_BASE, USERS_BASE, Ids
 from jupyterhub_dmsp.sandbox.network import Network
-from jupyterhub_dmsp.sandbox.run import outcome
 from jupyterhub_dmsp.settings import LogPart, Settings
 from jupyterhub_dmsp.shared import dmsp_log
 
 SITE = "BOX"
 CHECK_TIMEOUT = 3.0
-BOOTSTRAP_TIMEOUT = 300.0
 
 
 async def answers(url: str) -> bool:
@@ -290,9 +285,10 @@ class Vre:
             )
             if not self._bootstrapped:
                 say("bringing the catalogue up to date")
-                await self._bootstrap()
-                look = self._in_rucio(returning.command(str(self._env() / "bin" / "python")))
                 env = rucio.environment(directory) | self._log("rucio", "bootstrap")
+                make = self._in_rucio(rucio.bootstrap_command(self._env()))
+                await bootstrap(self.state, self._plan(), make, env, self.ports["database"])
+                look = self._in_rucio(returning.command(str(self._env() / "bin" / "python")))
                 await returning.reconcile(self.state, look, env, say)
                 self._bootstrapped = True
 
@@ -318,41 +314,6 @@ class Vre:
     def _in_rucio(self, command: list[str]) -> list[str]:
         writable = [self.state / "rucio", self.state / "storage"]
         return self._confined("rucio", command, writable, rucio.readable(self._env()))
-
-    async def _bootstrap(self) -> None:
-        """Schema, accounts and RSEs; the tables of an earlier Rucio are upgraded, with a copy made first."""
-        names = {"root": "rucio-root-password", rucio_config.SERVICE_ACCOUNT: "rucio-hub-password"}
-        passwords = {account: self.state.secret(name).read_text().strip() for account, name in names.items()}
-        document = self._plan().document(passwords)
-        code = await self._run_bootstrap(document)
-        if code == rucio.OTHER_VERSION:
-            await safety.keep_database(self.state, self.ports["database"])
-            code = await self._run_bootstrap({**document, "upgrade": True})
-        if code:
-            last = tail(self.state / "logs" / "bootstrap.log", 1)
-            raise DmspError(
-                f"Rucio's catalogue could not be prepared: {last}.", "`dmsp logs bootstrap` shows more."
-            )
-
-    async def _run_bootstrap(self, document: dict[str, object]) -> int:
-        """The passwords go through standard input; gives the exit code."""
-        with (self.state / "logs" / "bootstrap.log").open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                *self._in_rucio(rucio.bootstrap_command(self._env())),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                cwd="/",
-                env=rucio.environment(self.state / "rucio") | self._log("rucio", "bootstrap"),
-            )
-            try:
-                code, _, _ = await outcome(process, BOOTSTRAP_TIMEOUT, json.dumps(document).encode())
-            except TimeoutError:
-                raise DmspError(
-                    f"Rucio's catalogue was not prepared within {BOOTSTRAP_TIMEOUT:.0f} s.",
-                    "`dmsp logs bootstrap` shows more.",
-                ) from None
-        return code
 
     def _daemons(self) -> Part:
         directory = self.state / "rucio"
