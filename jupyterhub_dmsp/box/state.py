@@ -172,9 +172,14 @@ class State:
         The start is told in ticks since the boot: seconds since 1970 change whenever the clock is set.
         """
         try:
-            held = Process(**json.loads((self / "lock").read_text()))
-            return psutil.Process(held.pid) if held.alive() else None
-        except (OSError, ValueError, TypeError, OverflowError, psutil.Error):
+            held = json.loads((self / "lock").read_text())
+            pid, started = held["pid"], held["started"]
+            process = psutil.Process(pid)
+            if isinstance(started, float):
+                # A box that runs since before an upgrade says it in seconds since 1970.
+                return process if abs(process.create_time() - started) < 0.01 else None
+            return process if Process(pid, started).alive() else None
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, psutil.Error):
             return None
 
     def secret(self, name: str) -> Path:

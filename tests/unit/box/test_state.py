@@ -104,8 +104,17 @@ def test_the_owner_is_known_after_the_clock_was_set(state: State, monkeypatch: p
         assert owner.pid == os.getpid()
 
 
-def test_reused_pid_is_not_the_owner(state: State) -> None:
-    (state / "lock").write_text(json.dumps({"pid": os.getpid(), "started": 1.0}))
+def test_an_owner_of_before_an_upgrade_is_known(state: State) -> None:
+    me = psutil.Process()
+    (state / "lock").write_text(json.dumps({"pid": me.pid, "started": me.create_time()}))
+    owner = state.owner()
+    assert owner is not None
+    assert owner.pid == me.pid
+
+
+@pytest.mark.parametrize("started", [1.0, 1])
+def test_reused_pid_is_not_the_owner(state: State, started: float) -> None:
+    (state / "lock").write_text(json.dumps({"pid": os.getpid(), "started": started}))
     assert state.owner() is None
 
 
