@@ -6,9 +6,32 @@ from typing import Any
 
 import bcrypt
 from jupyterhub_traefik_proxy.fileprovider import TraefikFileProviderProxy  # type: ignore[import-untyped]
-from traitlets import Integer, Unicode, default
+from jupyterhub_traefik_proxy.traefik_utils import (  # type: ignore[import-untyped]
+    TraefikConfigFileHandler,
+    atomic_writing,
+)
+from traitlets import Integer, Unicode, default, observe
 
 from jupyterhub_dmsp.hub import proxy
+
+
+class SharedFile(TraefikConfigFileHandler):
+    """A file that its reader may read from the first moment on: traefik looks at once, and only then.
+
+    Args:
+        path: the file, ``*.toml``.
+        gid: group of the reader; None when it is our own user.
+    """
+
+    def __init__(self, path: str, gid: int | None) -> None:
+        super().__init__(path)
+        self.gid = gid
+
+    def atomic_dump(self, data: dict[str, Any]) -> None:
+        """Replace the file."""
+        with atomic_writing(self.file_path) as file:
+            proxy.share(file.name, self.gid)
+            self._dump(data, file)
 
 
 class SharedTraefikProxy(TraefikFileProviderProxy):
@@ -44,9 +67,14 @@ class SharedTraefikProxy(TraefikFileProviderProxy):
         password = self.traefik_api_password.encode()
         return str(bcrypt.hashpw(password, bcrypt.gensalt(rounds=4)).decode())
 
-    def _persist_dynamic_config(self) -> None:
-        super()._persist_dynamic_config()
-        proxy.share(self.dynamic_config_file, self.reader_gid)
+    @default("dynamic_config_handler")
+    def _default_handler(self) -> SharedFile:
+        return SharedFile(self.dynamic_config_file, self.reader_gid)
+
+    @observe("dynamic_config_file", "reader_gid")
+    def _set_dynamic_config_file(self, change: Any) -> None:
+        del change
+        self.dynamic_config_handler = self._default_handler()
 
     def _dynamic_config_for_route(
         self, routespec: str, target: str, data: dict[str, Any]

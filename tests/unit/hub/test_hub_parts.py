@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub import discovery, proxy, singleuser
 from jupyterhub_dmsp.hub.authenticator import DMSPAuthenticator
 from jupyterhub_dmsp.hub.config import configure
+from jupyterhub_dmsp.hub.traefik import SharedTraefikProxy
 from jupyterhub_dmsp.settings import Log
 
 ISSUER = "https://iam.example/realm"
@@ -160,3 +162,30 @@ def test_configuration_reads_secrets_from_files(tmp_path: Path) -> None:
     assert not any("auth_state" in scope for scope in c.Spawner.server_token_scopes)
     assert (tmp_path / "state" / "hub").stat().st_mode & 0o777 == 0o700
     json.dumps(dict(c.LocalProfileSpawner))
+
+
+def test_routes_are_readable_before_they_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """traefik looks at the file when it is renamed, and not again."""
+    seen: list[tuple[int, int]] = []
+    path = tmp_path / "rules.toml"
+    replace = os.replace
+
+    def look(source: str, target: str) -> None:
+        about = Path(source).stat()
+        seen.append((about.st_mode & 0o777, about.st_gid))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", look)
+    for gid, expected in ((os.getgid(), (0o640, os.getgid())), (None, (0o600, os.getgid()))):
+        routes = SharedTraefikProxy(reader_gid=gid, dynamic_config_file=str(path), traefik_api_password="x")
+        routes._persist_dynamic_config()
+        assert seen.pop() == expected
+    assert "jupyterhub" in tomllib.loads(path.read_text())
+
+
+def test_only_the_hubs_route_has_the_page(tmp_path: Path) -> None:
+    routes = SharedTraefikProxy(page=proxy.PAGE, dynamic_config_file=str(tmp_path / "rules.toml"))
+    for spec, expected in (("/", [proxy.PAGE]), ("/user/ada/", None)):
+        made, _ = routes._dynamic_config_for_route(spec, "http://127.0.0.1:1", {})
+        (router,) = made["http"]["routers"].values()
+        assert router.get("middlewares") == expected
