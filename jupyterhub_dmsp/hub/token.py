@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from jupyterhub.apihandlers.base import APIHandler
 from jupyterhub.user import User
@@ -20,9 +22,6 @@ from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub.errors import IssuerDown, LoginAgain, Refused, oauth_error, unreachable
 from jupyterhub_dmsp.identity import exchange
 from jupyterhub_dmsp.identity.tokens import CLOCK_TOLERANCE, Token
-
-if TYPE_CHECKING:
-    from jupyterhub_dmsp.hub.authenticator import DMSPAuthenticator
 
 SCOPE = "custom:dmsp:token"
 """Needed to ask; given to servers by ``Spawner.server_token_scopes``."""
@@ -37,13 +36,33 @@ class Kept:
     old_at: float
 
 
+class Logins(Protocol):
+    """What is needed of the authenticator: its users' logins, and its way to the issuer."""
+
+    token_leeway: int
+
+    def lock(self, username: str) -> AbstractAsyncContextManager[Any]:
+        """Guards a user's stored tokens."""
+
+    async def fresh_state(self, user: Any) -> dict[str, Any]:
+        """The stored tokens, the access token not about to expire.
+
+        Raises:
+            LoginAgain: no token can be had for this login.
+            IssuerDown: the issuer does not answer.
+        """
+
+    async def post_token(self, parameters: Mapping[str, str]) -> dict[str, Any]:
+        """POST to the issuer's token endpoint."""
+
+
 class TokenService:
     """Tokens for other audiences, kept until shortly before they expire.
 
     Requests for the same user wait for one another, so one exchange serves all that arrived meanwhile.
     """
 
-    def __init__(self, authenticator: DMSPAuthenticator) -> None:
+    def __init__(self, authenticator: Logins) -> None:
         self.authenticator = authenticator
         self._kept: dict[tuple[str, str], Kept] = {}
 
@@ -56,7 +75,7 @@ class TokenService:
         """A token for ``audience``, and whether it was exchanged just now.
 
         Raises:
-            LoginAgain, IssuerDown: see :meth:`DMSPAuthenticator.fresh_state`.
+            LoginAgain, IssuerDown: see :meth:`Logins.fresh_state`.
             DmspError: the issuer refuses the exchange.
         """
         kept = self._young(user.name, audience)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from jupyterhub_dmsp.sandbox.network import Network
+from ipaddress import IPv4Network
+from typing import Protocol
 
 NOT_OUTSIDE = (
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
@@ -19,11 +17,28 @@ REFUSE = "reject with icmpx type admin-prohibited"
 """Refused at once, not dropped: a program that tries gets an error and need not wait for its timeout."""
 
 
+class Bridge(Protocol):
+    """What the rules must know of a :class:`jupyterhub_dmsp.sandbox.network.Network`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def subnet(self) -> IPv4Network: ...
+    @property
+    def gateway(self) -> str: ...
+    @property
+    def ports(self) -> tuple[int, ...]: ...
+    @property
+    def internet(self) -> bool: ...
+    @property
+    def reach(self) -> tuple[str, ...]: ...
+
+
 def _set(items: Sequence[object]) -> str:
     return "{ " + ", ".join(map(str, items)) + " }"
 
 
-def ruleset(network: Network, nameservers: Sequence[str]) -> str:
+def ruleset(network: Bridge, nameservers: Sequence[str]) -> str:
     """A table that replaces the former one in one transaction.
 
     Order matters: the name servers and the admitted addresses come before the private ranges are refused.
@@ -54,7 +69,7 @@ table inet {bridge} {{
 """
 
 
-def _host_ports(network: Network, nameservers: Sequence[str]) -> str:
+def _host_ports(network: Bridge, nameservers: Sequence[str]) -> str:
     lines = []
     if network.ports:
         lines.append(
@@ -70,7 +85,7 @@ def _names(bridge: str, nameservers: Sequence[str]) -> str:
     return f'iifname "{bridge}" ip daddr {_set(nameservers)} meta l4proto {{ tcp, udp }} th dport 53 accept'
 
 
-def _outside(network: Network, nameservers: Sequence[str]) -> str:
+def _outside(network: Bridge, nameservers: Sequence[str]) -> str:
     bridge = network.name
     lines = [f'iifname "{bridge}" ct state established,related accept']
     for pair in network.reach:
