@@ -162,7 +162,11 @@ class State:
                 ) from None
             os.ftruncate(descriptor, 0)
             os.write(descriptor, json.dumps(asdict(Process.here())).encode())
-            yield
+            try:
+                yield
+            finally:
+                # Whoever held it may live on: it must not be taken for a running box.
+                os.ftruncate(descriptor, 0)
         finally:
             os.close(descriptor)
 

@@ -19,7 +19,15 @@ except ImportError:  # JupyterHub 5
             super().__init__(status_code, message)
 
 
-__all__ = ["IssuerDown", "LoginAgain", "Refused", "SpawnException", "oauth_error", "unreachable"]
+__all__ = [
+    "ClocksDiffer",
+    "IssuerDown",
+    "LoginAgain",
+    "Refused",
+    "SpawnException",
+    "oauth_error",
+    "unreachable",
+]
 
 
 class SpawnException(_SpawnException):
@@ -52,6 +60,16 @@ class Refused(DmspError):
         super().__init__(
             f"The identity provider gives no token for {audience}.",
             "The hub's client needs the right to exchange.",
+        )
+
+
+class ClocksDiffer(DmspError):
+    """By our clock the issuer's new token is over already."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"The clocks of the identity provider and of the hub differ by {abs(seconds) / 60:.0f} minutes.",
+            "An administrator has to set them.",
         )
 
 

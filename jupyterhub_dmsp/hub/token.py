@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from logging import Logger
 from typing import Any, Protocol
 
 from jupyterhub.apihandlers.base import APIHandler
@@ -19,12 +20,15 @@ from tornado.httpclient import HTTPClientError
 
 from jupyterhub_dmsp import tracing
 from jupyterhub_dmsp.errors import DmspError
-from jupyterhub_dmsp.hub.errors import IssuerDown, LoginAgain, Refused, oauth_error, unreachable
-from jupyterhub_dmsp.identity import exchange
+from jupyterhub_dmsp.hub.errors import ClocksDiffer, IssuerDown, LoginAgain, Refused, oauth_error, unreachable
+from jupyterhub_dmsp.identity import claims, exchange
+from jupyterhub_dmsp.identity.errors import TokenMalformed
 from jupyterhub_dmsp.identity.tokens import CLOCK_TOLERANCE, Token
 
 SCOPE = "custom:dmsp:token"
 """Needed to ask; given to servers by ``Spawner.server_token_scopes``."""
+SKEW = 60.0
+"""Seconds by which the issuer's clock may differ from ours before the log says so."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Logins(Protocol):
     """What is needed of the authenticator: its users' logins, and its way to the issuer."""
 
     token_leeway: int
+    log: Logger
 
     def lock(self, username: str) -> AbstractAsyncContextManager[Any]:
         """Guards a user's stored tokens."""
@@ -76,7 +81,7 @@ class TokenService:
 
         Raises:
             LoginAgain, IssuerDown: see :meth:`Logins.fresh_state`.
-            DmspError: the issuer refuses the exchange.
+            DmspError: the issuer refuses the exchange, or what it gives is over already by our clock.
         """
         kept = self._young(user.name, audience)
         if kept:
@@ -109,9 +114,22 @@ class TokenService:
         token = exchange.token_from_response(answer, audience)
         now = time.time()
         life = token.expires_at - now
+        self._compare_clocks(token, now)
         old_at = token.expires_at - min(float(self.authenticator.token_leeway), life / 2)
         self._kept[user.name, audience] = Kept(token, now, old_at)
         return token, True
+
+    def _compare_clocks(self, token: Token, now: float) -> None:
+        """Say when the issuer's clock and ours differ; raises :class:`ClocksDiffer` when that spoils the token."""
+        try:
+            issued = claims.number(claims.read(token.access_token), "iat")
+        except TokenMalformed:
+            issued = None  # An opaque token does not tell.
+        ahead = now - issued if issued is not None else 0.0
+        if abs(ahead) > SKEW:
+            self.authenticator.log.warning("Our clock is %.0f s ahead of the issuer's", ahead)
+        if token.expires_at <= now:
+            raise ClocksDiffer(ahead)
 
     def _last_resort(self, username: str, audience: str, error: Exception) -> Token:
         """While the issuer is away, a token that is old but not expired is still good."""

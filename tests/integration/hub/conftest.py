@@ -114,6 +114,7 @@ class Stack:
     token_lifetime: int = 3600
     more: str = ""
     env: dict[str, str] = field(default_factory=dict)
+    environments: dict[str, dict[str, str]] = field(default_factory=dict)
     api_token: str = field(default_factory=lambda: secrets.token_hex(16))
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     passwords: dict[str, str] = field(default_factory=dict)
@@ -157,6 +158,8 @@ class Stack:
             subprocess.run(["chown", "-R", f"{self.user}:{self.user}", str(self.state)], check=True)
             options |= {"user": self.user, "group": self.user, "extra_groups": []}
             options["env"] = {**options.get("env", os.environ), "HOME": str(self.state)}
+        if name in self.environments:
+            options["env"] = {**options.get("env", os.environ), **self.environments[name]}
         with (self.state / "logs" / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **options

@@ -54,6 +54,7 @@ class Traces:
         assert not (box.state / "run" / "status.json").exists()
         with State(box.state).locked():
             pass
+        assert State(box.state).owner() is None
 
 
 def mounts(box: Box) -> list[str]:

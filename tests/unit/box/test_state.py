@@ -91,6 +91,7 @@ def test_second_lock_is_refused(state: State) -> None:
         owner = state.owner()
         assert owner is not None
         assert owner.pid == os.getpid()
+    assert state.owner() is None, "although this process lives on"
 
 
 def test_the_owner_is_known_after_the_clock_was_set(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
