@@ -14,7 +14,7 @@ for role in roles.get_default_roles():
 user = orm.User(name="km3net-user")
 group = orm.Group(name="/dmsp/km3net", users=[user])
 spawner = orm.Spawner(user=user, name="", state={"key": "kept"}, user_options={"profile": "everybody"})
-client = orm.OAuthClient(identifier="jupyterhub-user-km3net-user", secret="", redirect_uri="/user/km3net-user/")
+client = orm.OAuthClient(identifier="jupyterhub", secret="", redirect_uri="", description="JupyterHub")
 db.add_all([user, group, spawner, client])
 db.commit()
 roles.assign_default_roles(db, user)
