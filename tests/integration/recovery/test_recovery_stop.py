@@ -23,6 +23,7 @@ from visitor import Visitor
 from jupyterhub_dmsp.box import run
 from jupyterhub_dmsp.box.rucio.parts import daemons_health
 from jupyterhub_dmsp.box.state import State, port_is_free
+from jupyterhub_dmsp.hub.records import group_name
 from jupyterhub_dmsp.lake.did import Did
 from jupyterhub_dmsp.lake.models import LakeFile
 
@@ -75,8 +76,6 @@ def kernel_names(box: Box) -> set[str]:
 
 
 def group_prefix(box: Box) -> str:
-    from jupyterhub_dmsp.hub.records import group_name
-
     return group_name(box.state, "")
 
 

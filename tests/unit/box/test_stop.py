@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from jupyterhub_dmsp.box import part as part_module
 from jupyterhub_dmsp.box import run, service
 from jupyterhub_dmsp.box import supervisor as supervision
 from jupyterhub_dmsp.box.part import Part
@@ -20,6 +22,41 @@ PROMISED = 15
 def test_the_deadlines_add_up() -> None:
     assert supervision.STOP_WITHIN + supervision.FORCE_WITHIN <= run.END_WITHIN
     assert run.END_WITHIN + run.CLEAN_WITHIN <= run.ALL_WITHIN < PROMISED < service.STOP_TIMEOUT
+
+
+def test_the_command_starts_light() -> None:
+    """On a busy machine most of the time went into importing what `dmsp down` does not need."""
+    code = "import sys, jupyterhub_dmsp.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert not {"jupyterhub", "sqlalchemy", "tornado", "aiohttp", "traitlets"} & set(done.stdout.split())
+
+
+async def test_memory_is_counted_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at each change of a state: then it would take most of a busy machine's time."""
+    counted: list[int] = []
+    monkeypatch.setattr(part_module, "tree_rss", lambda process: counted.append(process.pid) or 7)
+    monkeypatch.setattr(supervision, "PUBLISH_INTERVAL", 900.0)
+    published: list[int] = []
+    parts = [part(f"p{number}") for number in range(5)]
+    supervisor = Supervisor(
+        parts, tmp_path, lambda found: published.append(sum(p["rss_bytes"] for p in found)), lambda *_: None
+    )
+    await supervisor.start()
+    await supervisor.stop()
+    assert len(counted) == len(parts), "once for each start"
+    assert len(published) > 2 * len(parts)
+    assert max(published) == 7 * len(parts)
+    assert published[-1] == 0
+
+
+async def ready() -> bool:
+    return True
+
+
+def part(name: str, **more: object) -> Part:
+    """A process that waits."""
+    argv = [sys.executable, "-c", "import time; time.sleep(900)"]
+    return Part(name=name, title=name, command=lambda: argv, ready=ready, **more)  # type: ignore[arg-type]
 
 
 async def test_a_part_that_cannot_be_tidied_up_keeps_nobody(
@@ -37,13 +74,6 @@ async def test_a_part_that_cannot_be_tidied_up_keeps_nobody(
                 return
             except asyncio.CancelledError:  # as a command that hangs in the kernel
                 continue
-
-    async def ready() -> bool:
-        return True
-
-    def part(name: str, **more: object) -> Part:
-        argv = [sys.executable, "-c", "import time; time.sleep(900)"]
-        return Part(name=name, title=name, command=lambda: argv, ready=ready, **more)  # type: ignore[arg-type]
 
     parts = [part("scratch", clean=hang), part("hub", needs=("scratch",)), part("database")]
     supervisor = Supervisor(parts, tmp_path, lambda _: None, lambda *_: None)
