@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -87,3 +88,27 @@ async def test_a_part_that_cannot_be_tidied_up_keeps_nobody(
     assert supervisor.running["database"].state == supervisor.running["hub"].state == "stopped"
     assert supervisor.running["scratch"].state == "stopping"
     for_ever.set()
+
+
+HANGS = """
+import asyncio, sys, time
+from pathlib import Path
+from jupyterhub_dmsp.box import run
+from jupyterhub_dmsp.box.state import State
+
+class Vre:
+    async def clean(self):
+        time.sleep(900)  # nothing of ours can interrupt it
+
+run.ALL_WITHIN = 1
+asyncio.run(run._end(State(Path(sys.argv[1])), Vre(), None))
+"""
+
+
+def test_the_kernel_ends_a_box_that_hangs_at_its_end(tmp_path: Path) -> None:
+    """What it said last stays: `dmsp down` sees by it that there is something to tidy up."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "status.json").write_text("{}")
+    done = subprocess.run([sys.executable, "-c", HANGS, str(tmp_path)], timeout=60, check=False)
+    assert done.returncode == -signal.SIGALRM
+    assert (tmp_path / "run" / "status.json").exists()
