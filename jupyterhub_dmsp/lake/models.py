@@ -183,10 +183,11 @@ class Failure:
             words = str(data.get("last_error") or "").rpartition(TRANSFER_FAILED)[2].strip()
         if words and words != "None" and not words.startswith("RequestState."):
             return cls(did, words)
-        if words == "RequestState.NO_SOURCES" or not attempts:
+        if words == "RequestState.NO_SOURCES" or not (attempts or data.get("sources")):
             return cls(did, "No site has a copy that can be read.")
         whence = f", the last from {source}" if source else ""
-        return cls(did, f"{attempts} transfers failed{whence}; the data lake does not say why.")
+        tried = f"{attempts} transfers failed{whence}" if attempts else "It is not on its way"
+        return cls(did, f"{tried}; the data lake does not say why.")
 
 
 @dataclass(frozen=True, slots=True)

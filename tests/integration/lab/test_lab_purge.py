@@ -119,6 +119,9 @@ async def test_purged_while_another_attaches(
     await moment(other)
     await one.manager.release(first.id, purge=True)
     second = await attaching
+    assert (
+        second.id == first.id
+    )  # a dataset's attachment has one id, and each user's lies in a directory of theirs
     for _ in range(20):  # for as long as the first rule, and what it alone held, is being deleted
         assert (second.state, second.error) == ("ready", None)
         assert other.read(second.id) == size

@@ -197,6 +197,10 @@ def test_dates_of_rucio() -> None:
         ),
         ({"attempts": 1, "last_error": "RequestState.NO_SOURCES"}, "No site has a copy that can be read."),
         ({"attempts": 0, "last_error": "None"}, "No site has a copy that can be read."),
+        (
+            {"attempts": 0, "last_error": "None", "sources": [["WEST", True]]},
+            "It is not on its way; the data lake does not say why.",
+        ),
     ],
 )
 def test_a_file_that_does_not_arrive_has_a_reason_at_any_rucio(told: dict[str, object], reason: str) -> None:

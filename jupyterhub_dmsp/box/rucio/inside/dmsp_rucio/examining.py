@@ -7,6 +7,7 @@ times a file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,12 +28,13 @@ def examine_replication_rule(rule_id: str, issuer: str, vo: str = "def") -> dict
         ``rule_error`` and ``transfers``: for each stuck lock its file, RSE, number of attempts, and of the last one the
         words of the error (``last_error``; the state where there are none), source and time; and where else it is.
     """
-    with db_session(DatabaseOperationType.READ) as session:
-        rule = models.ReplicationRule
-        query = select(rule.state, rule.error).where(rule.id == rule_id.replace("-", "").lower())
-        found = session.execute(query).first() if len(rule_id.replace("-", "")) == 32 else None
-        if found is not None and found.state == RuleState.STUCK:
-            return {"rule_error": found.error, "transfers": _transfers(rule_id, session)}
+    ident = rule_id.replace("-", "").lower()
+    if re.fullmatch(r"[0-9a-f]{32}", ident):
+        with db_session(DatabaseOperationType.READ) as session:
+            rule = models.ReplicationRule
+            found = session.execute(select(rule.state, rule.error).where(rule.id == ident)).first()
+            if found is not None and found.state == RuleState.STUCK:
+                return {"rule_error": found.error, "transfers": _transfers(ident, session)}
     return dict(_stock(rule_id, issuer=issuer, vo=vo))
 
 
@@ -43,11 +45,12 @@ def _transfers(rule_id: str, session: Any) -> list[dict[str, Any]]:
         row.id: row
         for row in session.execute(select(models.RSE.id, models.RSE.rse, models.RSE.availability_read))
     }
+    # The locks first: a lock is stuck and its request is history in one moment.
+    files = select(lock.scope, lock.name, lock.rse_id).where(stuck).order_by(lock.scope, lock.name)
+    rows = session.execute(files).all()
     last, sources = _last_requests(stuck, session), _sources(stuck, session)
     transfers = []
-    for row in session.execute(
-        select(lock.scope, lock.name, lock.rse_id).where(stuck).order_by(lock.scope, lock.name)
-    ):
+    for row in rows:
         key = (row.scope, row.name)
         request = last.get(key)
         source = rses.get(request.source_rse_id) if request else None
