@@ -7,6 +7,7 @@ import configparser
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -167,9 +168,18 @@ async def test_what_is_in_use_goes_last_and_is_told_before(small: Damage, sessio
     assert noticed.error
     assert noticed.error["action"] == "release"
     assert "UTC" in noticed.error["message"]
-    # Somebody makes room: the notice is taken back.
+    # Somebody makes room: the notice is taken back, by daemons too that have not given it. An end that an administrator
+    # has set for another one stays.
+    theirs = "2030-01-01 00:00:00"
+    small.lake.sql(f"update rules set eol_at='{theirs}' where id='{third.rule_id}' returning 1")
+    small.lake.sql(f"update rules set eol_at='{theirs}' where id='{second.rule_id}' returning 1")
+    small.lake.start_daemons()
     await session.manager.release(third.id, purge=True)
     assert (await session.told(first.id, None)).state == "ready"
+    kept = await session.client.rule(second.rule_id or "")
+    assert kept.ends_at == datetime.fromisoformat(f"{theirs}+00:00").timestamp()
+    small.lake.sql(f"update rules set eol_at=null where id='{second.rule_id}' returning 1")
+    assert small.lake.sql("select count(*) from configs where section='dmsp-notices'") == "[(0,)]"
     # Nobody does: it goes when its time has come, and not before.
     again = await session.attach(_data(small, did, 2.5))
     noticed = await session.told(first.id, "evicting")
@@ -206,6 +216,21 @@ async def test_no_room_is_said_with_numbers_and_comes_by_itself_later(
             await session.manager.check_rules()  # as the session does now and then
             await asyncio.sleep(0.5)
     assert session.manager.get(wanted.id).error is None
+
+
+async def test_room_is_counted_by_rucio_and_put_right_where_that_is_wrong(
+    small: Damage, session: Session, did: Any
+) -> None:
+    small.end_all()
+    await session.counted(0, 10)
+    wrong = (
+        "update rse_usage set used = used + 3000000, files = files + 1 where source='rucio' and rse_id ="
+        f" (select id from rses where rse='{SCRATCH}') returning 1"
+    )
+    assert small.lake.sql(wrong) == "[(1,)]"
+    small.lake.start_daemons()  # they compare at their start, and now and then
+    await session.attach(_data(small, did, 2))
+    await session.counted(2, 8)
 
 
 async def test_a_running_session_renews_the_lifetime(small: Damage, session: Session, did: Any) -> None:

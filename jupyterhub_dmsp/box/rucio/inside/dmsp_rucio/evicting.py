@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,11 +24,12 @@ from rucio.common.config import config_get, config_get_int
 from rucio.common.constants import DEFAULT_VO
 from rucio.common.exception import RucioException
 from rucio.core import rse as rse_core
+from rucio.core import rse_counter
 from rucio.core import rule as rule_core
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, LockState, ReplicaState, RuleState
 from rucio.db.sqla.session import db_session
-from sqlalchemy import and_, func, not_, select, update
+from sqlalchemy import and_, delete, func, not_, select, update
 from sqlalchemy.exc import DatabaseError
 
 LOG = logging.getLogger("dmsp.evicting")
@@ -37,6 +39,17 @@ SOURCE = "dmsp"
 NO_SPACE = "No space is left"
 #: Seconds between two attempts to hurry such a rule.
 HURRY_EVERY = 30.0
+#: Section of Rucio's configuration with the notices that were given: the rule's id and the time.
+NOTICES = "dmsp-notices"
+#: Seconds between two sums over all replicas; between them Rucio's counters are believed.
+COMPARE_EVERY = 600.0
+#: States of replicas whose file is not on the disk.
+NOT_THERE = (
+    ReplicaState.COPYING,
+    ReplicaState.UNAVAILABLE,
+    ReplicaState.BAD,
+    ReplicaState.TEMPORARY_UNAVAILABLE,
+)
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,8 @@ class Evictor:
         self._rse_id = str(rse_core.get_rse_id(rse, vo=DEFAULT_VO))
         self._root, self._marks = root, marks
         self._hurried: dict[str, float] = {}
+        self._notices = Notices()
+        self._compared = float("-inf")
 
     def run_once(self) -> bool:
         """Measure, tell, release; False: nothing more to do at once."""
@@ -104,27 +119,69 @@ class Evictor:
         if room.used > room.capacity * self._marks.high / 100:
             room = self._make_room(room)
         if room.used <= room.capacity * self._marks.high / 100:
-            self._take_back_notices()
+            self._notices.take_back()
         self._hurry(room)
         return False
 
     def measure(self) -> Room:
         """As it is now. Replicas that wait for their deletion count as gone, those on their way as there."""
-        table = models.RSEFileAssociation
-        going = and_(table.lock_cnt == 0, table.tombstone.is_not(None), table.tombstone <= _utc(time.time()))
-        total = func.coalesce(func.sum(table.bytes), 0)
+        if time.monotonic() - self._compared > COMPARE_EVERY:
+            self._compare()
         with db_session(DatabaseOperationType.READ) as session:
-            mine = select(total, func.count()).where(table.rse_id == self._rse_id)
-            # A tombstone that is NULL makes the comparison NULL and not false.
-            used, files = session.execute(mine.where(func.coalesce(not_(going), True))).one()
-            there = table.state.in_([ReplicaState.AVAILABLE, ReplicaState.BEING_DELETED])
-            on_disk = session.execute(mine.where(there)).one()[0]
+            counted, files, gone, gone_files, absent = _numbers(self._counted(), session)
         disk = os.statvfs(self._root)
         free = disk.f_bavail * disk.f_frsize
-        capacity = free + int(on_disk)
+        capacity = free + counted - gone - absent
         if self._marks.limit is not None:
             capacity = min(capacity, self._marks.limit)
-        return Room(capacity, int(used), files, free)
+        return Room(capacity, counted - gone, files - gone_files, free)
+
+    def _counted(self) -> list[Any]:
+        """Bytes and files by Rucio's counters, bytes and files of them that are going, bytes that have not come.
+
+        What is read of the table of replicas is found by an index, and is what changes, not what there is. In one
+        statement, so that all of it is of the same moment.
+        """
+        usage, later, replica = models.RSEUsage, models.UpdatedRSECounter, models.RSEFileAssociation
+        mine = replica.rse_id == self._rse_id
+        going = and_(replica.tombstone <= _utc(time.time()), replica.lock_cnt == 0)
+        # A tombstone that is NULL makes the comparison NULL and not false.
+        coming = and_(replica.state.in_(NOT_THERE), func.coalesce(not_(going), True))
+
+        def sums(column: Any, counter: Any) -> Any:
+            so_far = (
+                select(counter).where(usage.rse_id == self._rse_id, usage.source == "rucio").scalar_subquery()
+            )
+            # Rucio adds these up some seconds later.
+            rest = select(func.sum(column)).where(later.rse_id == self._rse_id).scalar_subquery()
+            return func.coalesce(so_far, 0) + func.coalesce(rest, 0)
+
+        return [
+            sums(later.bytes, usage.used),
+            sums(later.files, usage.files),
+            select(func.coalesce(func.sum(replica.bytes), 0)).where(mine, going).scalar_subquery(),
+            select(func.count()).select_from(replica).where(mine, going).scalar_subquery(),
+            select(func.coalesce(func.sum(replica.bytes), 0)).where(mine, coming).scalar_subquery(),
+        ]
+
+    def _compare(self) -> None:
+        """Put Rucio's counters right where the replicas themselves say otherwise: nothing else ever would.
+
+        Rucio measures new rules by them.
+        """
+        replica = models.RSEFileAssociation
+        mine = replica.rse_id == self._rse_id
+        there = [
+            select(func.coalesce(func.sum(replica.bytes), 0)).where(mine).scalar_subquery(),
+            select(func.count()).select_from(replica).where(mine).scalar_subquery(),
+        ]
+        with db_session(DatabaseOperationType.WRITE) as session:
+            counted, files, _, _, _, bytes_there, files_there = _numbers([*self._counted(), *there], session)
+            lack = {"files": files_there - files, "bytes_": bytes_there - counted}
+            if any(lack.values()):
+                LOG.warning("Rucio's counters of scratch lacked %(bytes_)d bytes and %(files)d files", lack)
+                rse_counter.increase(self._rse_id, session=session, **lack)
+        self._compared = time.monotonic()
 
     def _publish(self, room: Room) -> None:
         free = max(0, room.capacity - room.used)
@@ -204,28 +261,9 @@ class Evictor:
         return True
 
     def _give_notice(self, one: Held) -> None:
-        ends = time.time() + self._marks.notice
-        self._set_end([one.id], _utc(ends))
+        ends = _utc(round(time.time() + self._marks.notice))
+        self._notices.give(one.id, ends)
         LOG.info("notice to rule %s on %s of %s, which is in use", one.id, one.did, one.account)
-
-    def _take_back_notices(self) -> None:
-        table = models.ReplicationRule
-        with db_session(DatabaseOperationType.READ) as session:
-            noticed = list(session.execute(select(table.id).where(table.eol_at.is_not(None))).scalars())
-        if noticed:
-            self._set_end(noticed, None)
-            LOG.info("%d notices taken back: there is room", len(noticed))
-
-    @staticmethod
-    def _set_end(rules: list[str], end: datetime | None) -> None:
-        table = models.ReplicationRule
-        with db_session(DatabaseOperationType.WRITE) as session:
-            session.execute(
-                update(table)
-                .where(table.id.in_(rules))
-                .values(eol_at=end)
-                .execution_options(synchronize_session=False)
-            )
 
     def _hurry(self, room: Room) -> None:
         """Have rules tried again that were stuck on a full disk, as far as there is room for them."""
@@ -256,6 +294,51 @@ class Evictor:
                 LOG.info("rule %s is tried again: there is room", row.id)
 
 
+class Notices:
+    """The ends (``eol_at``) that were written into rules here, and no others: administrators may set some too.
+
+    They outlive the process in Rucio's table of configuration, which none but administrators may change.
+    """
+
+    def __init__(self) -> None:
+        table = models.Config
+        with db_session(DatabaseOperationType.READ) as session:
+            rows = session.execute(select(table.opt, table.value).where(table.section == NOTICES)).all()
+        self._given = {str(row.opt): datetime.fromisoformat(row.value) for row in rows}
+
+    def give(self, rule_id: str, ends: datetime) -> None:
+        """Write into a rule without an end when it will be released; UTC without a zone."""
+        rule = models.ReplicationRule
+        with db_session(DatabaseOperationType.WRITE) as session:
+            session.execute(
+                update(rule)
+                .where(rule.id == rule_id, rule.eol_at.is_(None))
+                .values(eol_at=ends)
+                .execution_options(synchronize_session=False)
+            )
+            session.merge(models.Config(section=NOTICES, opt=str(rule_id), value=ends.isoformat()))
+        self._given[str(rule_id)] = ends
+
+    def take_back(self) -> None:
+        """There is room: no rule has an end any more that it had from here."""
+        if not self._given:
+            return
+        rule, table = models.ReplicationRule, models.Config
+        with db_session(DatabaseOperationType.WRITE) as session:
+            for rule_id, ends in self._given.items():
+                session.execute(
+                    update(rule)
+                    .where(rule.id == rule_id, rule.eol_at == ends)
+                    .values(eol_at=None)
+                    .execution_options(synchronize_session=False)
+                )
+            session.execute(
+                delete(table).where(table.section == NOTICES).execution_options(synchronize_session=False)
+            )
+        LOG.info("%d notices taken back: there is room", len(self._given))
+        self._given = {}
+
+
 def in_use_until(meta: Any) -> float:
     """Until when a running session uses the rule's data, seconds since 1970; 0.0: nobody says so."""
     try:
@@ -271,6 +354,10 @@ def configured(root: str) -> Evictor:
     """The box's; ``root`` holds the storage of all RSEs."""
     rse = str(config_get("dmsp", "scratch", check_config_table=False))
     return Evictor(rse, os.path.join(root, rse, "lake"), Marks.configured())  # noqa: PTH118
+
+
+def _numbers(columns: Sequence[Any], session: Any) -> list[int]:
+    return [int(value) for value in session.execute(select(*columns)).one()]
 
 
 def _utc(seconds: float) -> datetime:
