@@ -193,10 +193,10 @@ except UpdateFailed:
 """
 
 
-def test_keys_of_the_issuer_stay_while_they_are_asked_for_again(lake: Any) -> None:
-    """Every five minutes the library asks for them, and had none until the issuer answered: it refused new tokens."""
+def _run_inside(lake: Any, program: str, *arguments: str) -> str:
+    """What a program writes that runs with Rucio's environment and configuration."""
     done = subprocess.run(
-        [str(lake.env / "bin" / "python"), "-c", KEYS, json.dumps(lake.issuer.jwks())],
+        [str(lake.env / "bin" / "python"), "-c", program, *arguments],
         env=parts.environment(lake.state / "rucio"),
         capture_output=True,
         text=True,
@@ -204,6 +204,11 @@ def test_keys_of_the_issuer_stay_while_they_are_asked_for_again(lake: Any) -> No
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_keys_of_the_issuer_stay_while_they_are_asked_for_again(lake: Any) -> None:
+    """Every five minutes the library asks for them, and had none until the issuer answered: it refused new tokens."""
     said = textwrap.dedent(
         """\
         first [1, 1, 1, 1]
@@ -213,4 +218,18 @@ def test_keys_of_the_issuer_stay_while_they_are_asked_for_again(lake: Any) -> No
         no keys at all
         """
     )
-    assert done.stdout == said, done.stderr
+    assert _run_inside(lake, KEYS, json.dumps(lake.issuer.jwks())) == said
+
+
+def test_the_cache_of_tokens_does_not_grow_for_ever(lake: Any) -> None:
+    program = """if True:
+        from dmsp_rucio import caching
+        from rucio.core.authentication import TOKENREGION
+        caching.forget_tokens()
+        for turn in range(3):
+            for number in range(100):
+                TOKENREGION.set(f"{turn} {number}", {})
+            print(len(TOKENREGION.backend._cache))
+            caching.forget_tokens()
+        """
+    assert _run_inside(lake, program).split() == ["100", "100", "100"]
