@@ -14,7 +14,8 @@ from jupyterhub_dmsp import tracing
 @pytest.fixture(autouse=True)
 def own_factory() -> Iterator[None]:
     before = logging.getLogRecordFactory()
-    yield
+    with tracing.use(""):  # what a test enters must not be the next one's
+        yield
     logging.setLogRecordFactory(before)
 
 
