@@ -12,19 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attaching import Attaching
 from damage import Damage
-from pydantic import SecretStr
 from testlake import SCRATCH
 
-from jupyterhub_dmsp.lab.attachments import Attachments
-from jupyterhub_dmsp.lab.flow import Tools
-from jupyterhub_dmsp.lab.manifest import Manifests
-from jupyterhub_dmsp.lab.records import Attachment, Records
-from jupyterhub_dmsp.lake.client import RucioClient
+from jupyterhub_dmsp.lab.records import Attachment
 from jupyterhub_dmsp.lake.did import Did
-from jupyterhub_dmsp.scratch.links import Links
-from jupyterhub_dmsp.scratch.mount import Mount
-from jupyterhub_dmsp.scratch.paths import Paths
 
 pytestmark = pytest.mark.root
 MB = 1_000_000
@@ -49,34 +42,8 @@ def small(damage: Damage) -> Iterator[Damage]:
     damage.lake.start_daemons()
 
 
-class _Tokens:
-    def __init__(self, text: str) -> None:
-        self.access_token = SecretStr(text)
-
-    async def get(self) -> Any:
-        return self
-
-
-class Session:
-    """What a user's Jupyter server does with attachments, without the server."""
-
-    def __init__(self, damage: Damage, directory: Path) -> None:
-        account = f"e{os.urandom(3).hex()}"
-        damage.lake.user(account, "km3net")
-        self.client = RucioClient(damage.lake.url, "", account, _Tokens(damage.lake.issuer.token(account)))
-        mount = damage.facts.root(SCRATCH)
-        self.records = Records(directory / "a.sqlite", damage.lake.url)
-        tools = Tools(
-            self.client,
-            SCRATCH,
-            Paths(mount),
-            Mount(mount),
-            self.records,
-            Manifests(directory / "run"),
-            Links(directory / "datasets"),
-            lambda attachment: self.manager.note(attachment),
-        )
-        self.manager = Attachments(tools, damage.lake.url, 3600)
+class Session(Attaching):
+    """One whose data are released."""
 
     async def attach(self, dataset: str, *states: str) -> Attachment:
         attachment, _ = await self.manager.attach(Did.parse(dataset))
@@ -107,11 +74,6 @@ class Session:
                 if (found.error or {}).get("code") == code:
                     return found
                 await asyncio.sleep(0.5)
-
-    async def close(self) -> None:
-        await self.manager.stop()
-        await self.records.close()
-        await self.client.close()
 
 
 @pytest.fixture

@@ -10,52 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
+from attaching import Attaching
 
-from jupyterhub_dmsp.lab.attachments import Attachments
-from jupyterhub_dmsp.lab.flow import Tools
-from jupyterhub_dmsp.lab.manifest import Manifests
-from jupyterhub_dmsp.lab.records import Attachment, Records
-from jupyterhub_dmsp.lake.client import RucioClient
+from jupyterhub_dmsp.lab.records import Attachment
 from jupyterhub_dmsp.lake.did import Did
-from jupyterhub_dmsp.scratch.links import Links
-from jupyterhub_dmsp.scratch.mount import Mount
-from jupyterhub_dmsp.scratch.paths import Paths
 
 pytestmark = pytest.mark.root
 ROUNDS = 12
 FILES = 40
 
 
-class _Tokens:
-    def __init__(self, text: str) -> None:
-        self.access_token = SecretStr(text)
-
-    async def get(self) -> Any:
-        return self
-
-
-class User:
-    """What a user's Jupyter server does with attachments."""
-
-    def __init__(self, lake: Any, directory: Path) -> None:
-        account = f"p{os.urandom(3).hex()}"
-        lake.user(account, "km3net")
-        self.client = RucioClient(lake.url, "", account, _Tokens(lake.issuer.token(account)))
-        self.directory = directory
-        mount = lake.state / "storage" / "SCRATCH" / "lake"
-        self.records = Records(directory / "a.sqlite", lake.url)
-        tools = Tools(
-            self.client,
-            "SCRATCH",
-            Paths(mount),
-            Mount(mount),
-            self.records,
-            Manifests(directory / "run"),
-            Links(directory / "datasets"),
-            lambda attachment: self.manager.note(attachment),
-        )
-        self.manager = Attachments(tools, lake.url, 3600)
+class User(Attaching):
+    """One who attaches, reads and gives back."""
 
     async def attach(self, dataset: str) -> Attachment:
         attachment, _ = await self.manager.attach(Did.parse(dataset))
@@ -69,11 +35,6 @@ class User:
         """Bytes of the files that the manifest names, opened one by one as a kernel does."""
         paths = (self.directory / "run" / "attachments" / ident / "paths.txt").read_text().splitlines()
         return sum(len(Path(path).read_bytes()) for path in paths)
-
-    async def close(self) -> None:
-        await self.manager.stop()
-        await self.records.close()
-        await self.client.close()
 
 
 @pytest.fixture
