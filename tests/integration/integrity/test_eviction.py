@@ -78,7 +78,7 @@ class Session(Attaching):
 
 @pytest.fixture
 async def session(small: Damage, tmp_path: Path) -> AsyncIterator[Session]:
-    session = Session(small, tmp_path)
+    session = Session(small.lake, tmp_path)
     yield session
     await session.close()
 
