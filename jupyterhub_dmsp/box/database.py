@@ -23,6 +23,8 @@ from jupyterhub_dmsp.sandbox.run import outcome
 USER = "rucio"
 #: Fast shutdown: sessions are ended, everything is on disk. SIGTERM would wait for every client to leave.
 STOP = signal.SIGINT
+#: Files of tables that one of PostgreSQL's processes keeps open at most.
+FILES_PER_PROCESS = 128
 #: Names of the data directory while it is being made; its final name says that initdb has finished.
 _DATA, _HALF = "data", "data.part"
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
@@ -135,6 +137,8 @@ def command(directory: Path, port: int, level: str = "warning") -> list[str]:
     """
     settings = {
         "max_connections": "100",
+        # Each connection's process keeps the files open of the tables that it has used, a thousand by default.
+        "max_files_per_process": str(FILES_PER_PROCESS),
         "shared_buffers": "128MB",
         "unix_socket_directories": "",
         "log_min_messages": "error" if level == "error" else "warning",

@@ -15,14 +15,18 @@ from dataclasses import dataclass, field
 import psutil
 from boxes import Box
 
-from jupyterhub_dmsp.box.database import binaries
+from jupyterhub_dmsp.box.database import FILES_PER_PROCESS, binaries
 from jupyterhub_dmsp.box.state import State
 from jupyterhub_dmsp.hub.records import all_records
 
 MB = 1e6
-FLAT = {"handles": 8.0, "threads": 6.0, "connections": 4.0}
-"""Counts that must not grow, and by how much they may differ from one quarter to another."""
-GROWS = {"rss_mb": (0.12, 12.0), "index_mb": (0.5, 4.0)}
+FLAT = {"handles": 8.0, "threads": 6.0, "connections": 4.0, "processes": 4.0}
+"""Counts that must not grow, and by how much their medians may differ from one quarter to another. What is lost again
+and again is in the median too; a moment in which a server has many files open is not."""
+MOST = {"files_each": FILES_PER_PROCESS + 24.0, "connections": 3 * 30.0}
+"""What must never be passed: a process of the database has sockets and pipes besides its files; the Rucio server's two
+processes and its daemons have at most 10 + 20 connections each (``pool_size``, ``max_overflow`` in ``rucio.cfg``)."""
+GROWS = {"private_mb": (0.12, 12.0), "index_mb": (0.5, 4.0)}
 """What may grow a little between the second and the last quarter: a share, and an amount."""
 
 
@@ -82,7 +86,10 @@ class Sampler:
         for name, processes in self._who().items():
             self._note(name, "handles", _sum(processes, lambda p: p.num_fds()))
             self._note(name, "threads", _sum(processes, lambda p: p.num_threads()))
-            self._note(name, "rss_mb", _sum(processes, lambda p: p.memory_info().rss) / MB)
+            self._note(name, "private_mb", _sum(processes, _private) / MB)
+            if name == "database":
+                self._note(name, "processes", len(processes))
+                self._note(name, "files_each", max(_sum([p], lambda p: p.num_fds()) for p in processes))
         for path in (self.box.state / "sessions").glob("*/run/dmsp/listing.sqlite"):
             user = path.parents[2].name
             size = sum(p.stat().st_size for p in path.parent.glob("listing.sqlite*"))
@@ -126,18 +133,22 @@ class Sampler:
         Args:
             slack: factor on what is allowed: in a short run the start is still going on in the second quarter.
         """
-        wrong = []
+        wrong = [
+            f"{what} of {who} came to {max(values):.0f} (at most {MOST[what]:.0f}): {_short(values)}"
+            for (who, what), values in sorted(self.series.items())
+            if what in MOST and max(values) > MOST[what]
+        ]
         for (who, what), values in sorted(self.series.items()):
-            # A PostgreSQL backend keeps the files open of all tables that it has seen, up to its own limit.
+            # Its processes open the files of more and more tables, each up to the limit; they stay as few.
             if len(values) < 8 or (who, what) == ("database", "handles"):
                 continue
             quarter = len(values) // 4
             before, after = values[quarter : 2 * quarter], values[-quarter:]
+            grown = statistics.median(after) - statistics.median(before)
             if what in FLAT:
-                grown, allowed = max(after) - max(before), FLAT[what] + 0.05 * max(before)
+                allowed = FLAT[what] + 0.05 * statistics.median(before)
             elif what in GROWS:
                 share, amount = GROWS[what]
-                grown = statistics.median(after) - statistics.median(before)
                 allowed = amount + share * statistics.median(before)
             else:
                 continue
@@ -161,11 +172,19 @@ class Sampler:
             rows.append(f"| {who} | {first:.0f} | {last:.0f} | {_ends(handles)} | {_ends(threads)} |")
         rows.append(f"| **all** | {whole[0]:.0f} | {whole[1]:.0f} | | |")
         for (who, what), values in sorted(self.series.items()):
-            if what in ("connections", "tokens", "messages", "logs_mb"):
+            if what in ("connections", "files_each", "tokens", "messages", "logs_mb") or (
+                (who, what) == ("database", "private_mb")
+            ):
                 rows.append(f"{what} ({who}): {_short(values)}")
         largest = max((max(v) for (_, what), v in self.series.items() if what == "index_mb"), default=0.0)
         rows.append(f"largest listing index: {largest:.2f} MB")
         return "\n".join(rows)
+
+
+def _private(process: psutil.Process) -> float:
+    """Bytes that a process has for itself: the database's processes all have the same buffers besides."""
+    memory = process.memory_info()
+    return float(memory.rss - memory.shared)
 
 
 def _sum(processes: Iterable[psutil.Process], ask: object) -> float:
