@@ -89,7 +89,7 @@ class Damage:
             if rule["rse_expression"] == SCRATCH:
                 root("PUT", f"/rules/{rule['id']}", {"options": {"lifetime": 0, "purge_replicas": True}})
         count = f"select count(*) from replicas r join rses e on e.id=r.rse_id where e.rse='{SCRATCH}'"
-        self.lake.until(lambda: self.lake.sql(count) == "[(0,)]", 600, "an empty catalogue")
+        self.lake.until(lambda: self.lake.sql(count) == "[(0,)]", 1800, "an empty catalogue")
         assert self.files() == []
 
     def files(self, rse: str = SCRATCH) -> list[Path]:
