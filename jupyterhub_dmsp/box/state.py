@@ -180,11 +180,20 @@ class State:
             pid, started = held["pid"], held["started"]
             process = psutil.Process(pid)
             if isinstance(started, float):
-                # A box that runs since before an upgrade says it in seconds since 1970.
-                return process if abs(process.create_time() - started) < 0.01 else None
+                # A box that runs since before an upgrade says it in seconds since 1970, and left that behind at its end.
+                return process if abs(process.create_time() - started) < 0.01 and self._locked() else None
             return process if Process(pid, started).alive() else None
         except (OSError, ValueError, KeyError, TypeError, OverflowError, psutil.Error):
             return None
+
+    def _locked(self) -> bool:
+        """Whether somebody holds the lock."""
+        with (self / "lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
 
     def secret(self, name: str) -> Path:
         """The file of a generated secret; made at the first call, 0600."""

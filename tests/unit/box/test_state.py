@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -108,7 +109,10 @@ def test_the_owner_is_known_after_the_clock_was_set(state: State, monkeypatch: p
 def test_an_owner_of_before_an_upgrade_is_known(state: State) -> None:
     me = psutil.Process()
     (state / "lock").write_text(json.dumps({"pid": me.pid, "started": me.create_time()}))
-    owner = state.owner()
+    assert state.owner() is None
+    with (state / "lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        owner = state.owner()
     assert owner is not None
     assert owner.pid == me.pid
 
