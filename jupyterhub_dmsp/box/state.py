@@ -180,7 +180,7 @@ class State:
             pid, started = held["pid"], held["started"]
             process = psutil.Process(pid)
             if isinstance(started, float):
-                # A box that runs since before an upgrade says it in seconds since 1970, and left that behind at its end.
+                # A box of before an upgrade says it in seconds since 1970, and left that behind at its end.
                 return process if abs(process.create_time() - started) < 0.01 and self._locked() else None
             return process if Process(pid, started).alive() else None
         except (OSError, ValueError, KeyError, TypeError, OverflowError, psutil.Error):
