@@ -24,6 +24,8 @@ from collections.abc import Callable, Sequence
 from string import Template
 from typing import Any
 
+from jupyterhub_dmsp.errors import DmspError
+
 #: ``asm-generic/socket.h``; Python's ``socket`` does not name it.
 _SO_ATTACH_REUSEPORT_CBPF = 51
 #: ``BPF_RET | BPF_K``: the whole program is "return k" (linux/filter.h, bpf_common.h).
@@ -120,13 +122,19 @@ class FrontDoor:
         self._servers: list[asyncio.Server] = []
 
     async def open(self) -> None:
-        """Listen at both addresses; raises :class:`OSError` when one of them is taken."""
-        # A port that is shared lets in anybody of the same user: so see first that nobody has it.
-        _bound(self._public, shared=False).close()
-        self._ours = _bound(self._public, shared=True)
-        self.to_page()
-        for listener in (self._ours, _bound(self._inner, shared=False)):
-            self._servers.append(await asyncio.start_server(self._answer, sock=listener, backlog=_BACKLOG))
+        """Listen at both addresses; raises :class:`DmspError` when that cannot be."""
+        try:
+            # A port that is shared lets in anybody of the same user: so see first that nobody has it.
+            _bound(self._public, shared=False).close()
+            self._ours = _bound(self._public, shared=True)
+            self.to_page()
+            for listener in (self._ours, _bound(self._inner, shared=False)):
+                self._servers.append(await asyncio.start_server(self._answer, sock=listener, backlog=_BACKLOG))
+        except OSError as error:
+            port = self._public[1]
+            raise DmspError(
+                f"Port {port} cannot be held: {error.strerror}.", "Choose another one with --port."
+            ) from error
 
     def listener(self) -> socket.socket:
         """A socket for the proxy's next start; it gets no connection before :meth:`to_proxy`."""
