@@ -217,6 +217,15 @@ class Lake:
             storage.root(self.plan.storage, rse) / storage.scope_path(scope) / digest[:2] / digest[2:4] / name
         )
 
+    def parts(self) -> list[Path]:
+        """Temporary files of copies on all storage; directories may come and go meanwhile, which `rglob` takes ill."""
+        return [
+            Path(directory, name)
+            for directory, _, names in os.walk(self.plan.storage)
+            for name in names
+            if name.endswith(".part")
+        ]
+
     def put(self, dataset: str, files: dict[str, bytes], rse: str = SITES[0]) -> list[str]:
         """Files on a site, registered and in a dataset; their DIDs."""
         scope, name = dataset.split(":", 1)

@@ -199,8 +199,7 @@ async def test_a_running_transfer_is_no_problem(damage: Damage, did: Any) -> Non
     dataset = did("dmsp")
     file = damage.dataset(dataset, {dataset.split(":")[1] + ".big": bytes(400 << 20)})[0]
     rule = lake.root.rule(dataset)
-    storage = damage.facts.root(SCRATCH)
-    lake.until(lambda: list(storage.rglob(".box-*.part")), 20, "the copy to begin")
+    lake.until(lake.parts, 20, "the copy to begin")
     assert (await damage.check(repair=True, wait=0, older_than=0.0)).problems == []
     lake.start_daemons()
     lake.root.wait(rule)

@@ -14,10 +14,6 @@ import pytest
 pytestmark = pytest.mark.root
 
 
-def _parts(lake: Any) -> list[Path]:
-    return list((lake.state / "storage").rglob("*.part"))
-
-
 def _files(lake: Any, dids: list[str]) -> list[Path]:
     return [place for did in dids if (place := lake.place("SCRATCH", did)).exists()]
 
@@ -37,7 +33,7 @@ def test_rule_makes_files_that_the_group_may_read(lake: Any, did: Any) -> None:
         assert (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid) == (0o640, 61902, 71902)
         parent = place.parent.stat()
         assert (stat.S_IMODE(parent.st_mode), parent.st_gid) == (0o2750, 71902)
-    assert _parts(lake) == []
+    assert lake.parts() == []
     scope, file = dids[0].split(":")
     history = lake.root("GET", f"/requests/history/{scope}/{file}/SCRATCH")
     assert (history["transfertool"], history["external_host"]) == ("dmsp", "dmsp-box")
@@ -128,9 +124,9 @@ def test_rule_deleted_in_mid_copy_leaves_nothing(lake: Any, slow: None, did: Any
     file = lake.put(dataset, {dataset.split(":")[1] + ".big": bytes(600 << 20)})[0]
     root = lake.root
     rule = root.rule(dataset)
-    lake.until(lambda: _parts(lake), 20)
+    lake.until(lambda: lake.parts(), 20)
     root("PUT", f"/rules/{rule}", {"options": {"purge_replicas": True, "lifetime": 0}})
-    lake.until(lambda: not _parts(lake), 20)
+    lake.until(lambda: not lake.parts(), 20)
     lake.until(lambda: root.http.get(f"/rules/{rule}").status_code == 404, 60)
     scope, name = file.split(":")
     lake.until(lambda: "SCRATCH" not in str(root("GET", f"/replicas/{scope}/{name}")), 20)
@@ -147,14 +143,14 @@ def test_killed_daemons_lose_nothing(lake: Any, did: Any) -> None:
     dids = lake.put(dataset, content)
     root = lake.root
     rule = root.rule(dataset)
-    lake.until(lambda: _parts(lake) and len(_files(lake, dids)) > 10, 30)
+    lake.until(lambda: lake.parts() and len(_files(lake, dids)) > 10, 30)
     lake.stop("daemons", signal.SIGKILL)
     assert root.state(rule)["state"] == "REPLICATING"
     lake.start_daemons()
     state = root.wait(rule, seconds=90)
     assert state["locks_ok_cnt"] == 301
     assert len(_files(lake, dids)) == 301
-    lake.until(lambda: not _parts(lake), 10)
+    lake.until(lambda: not lake.parts(), 10)
     # Of Rucio's four tries the kill costs none or one.
     again = (
         f"select name, retry_count, err_msg from requests_history where name like '{name}%' and retry_count>1"
@@ -168,9 +164,9 @@ def test_daemons_stop_soon_in_mid_copy(lake: Any, did: Any) -> None:
     lake.put(dataset, {dataset.split(":")[1] + ".big": bytes(300 << 20)})
     root = lake.root
     rule = root.rule(dataset)
-    lake.until(lambda: _parts(lake), 20)
+    lake.until(lambda: lake.parts(), 20)
     assert lake.stop("daemons") < 6
-    assert _parts(lake) == []
+    assert lake.parts() == []
     lake.start_daemons()
     root.wait(rule)
 
