@@ -180,7 +180,8 @@ class Visitor:
                     kind, *rest = json.loads(raw.data)
                     output += rest[0] if kind == "stdout" else ""
                     if done := re.search(r"@@(\d+)@@", output):
-                        text = output[: done.start()].split('@@"', 1)[-1]
+                        # Typed before the shell is ready, the line is echoed twice: by the kernel and at the prompt.
+                        text = output[: done.start()].rsplit('@@"', 1)[-1]
                         return int(done[1]), CONTROL.sub("", text).replace("\r\n", "\n").strip()
         except TimeoutError:
             raise AssertionError(f"no end of {command!r}; so far: {output[-3000:]}") from None
