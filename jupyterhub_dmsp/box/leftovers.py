@@ -15,7 +15,7 @@ import signal
 from jupyterhub_dmsp.box import mount
 from jupyterhub_dmsp.box.state import State
 from jupyterhub_dmsp.box.vre import Vre
-from jupyterhub_dmsp.hub import records
+from jupyterhub_dmsp.hub.local import records
 from jupyterhub_dmsp.sandbox.process import Process, main_of
 
 #: Seconds that a part of a killed box has for ending by itself.

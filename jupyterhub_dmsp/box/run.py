@@ -23,7 +23,7 @@ from jupyterhub_dmsp.box.state import State
 from jupyterhub_dmsp.box.supervisor import Part, StateName, Supervisor
 from jupyterhub_dmsp.box.vre import Vre
 from jupyterhub_dmsp.errors import DmspError
-from jupyterhub_dmsp.hub import records
+from jupyterhub_dmsp.hub.local import records
 from jupyterhub_dmsp.settings import Log, Settings
 from jupyterhub_dmsp.shared import dmsp_log
 

@@ -19,7 +19,8 @@ from jupyterhub_dmsp.box.rucio import config as rucio_config
 from jupyterhub_dmsp.box.rucio import parts as rucio
 from jupyterhub_dmsp.box.rucio import storage
 from jupyterhub_dmsp.box.state import State
-from jupyterhub_dmsp.hub import proxy, records
+from jupyterhub_dmsp.hub.local import records
+from jupyterhub_dmsp.hub.routes import proxy
 from jupyterhub_dmsp.profiles.environments import Environments, EnvironmentSpec
 from jupyterhub_dmsp.sandbox.ids import GROUPS_BASE, USERS_BASE, Ids
 from jupyterhub_dmsp.sandbox.network import Network

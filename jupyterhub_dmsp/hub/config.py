@@ -11,11 +11,11 @@ from jupyterhub import version_info
 
 from jupyterhub_dmsp import settings as dmsp_settings
 from jupyterhub_dmsp.hub import quiet
-from jupyterhub_dmsp.hub.discovery import Endpoints, discover
-from jupyterhub_dmsp.hub.form import TEMPLATES
 from jupyterhub_dmsp.hub.headers import HUB, cookies
+from jupyterhub_dmsp.hub.launch.form import TEMPLATES
+from jupyterhub_dmsp.hub.login.discovery import Endpoints, discover
+from jupyterhub_dmsp.hub.login.token import SCOPE
 from jupyterhub_dmsp.hub.requests import log_request
-from jupyterhub_dmsp.hub.token import SCOPE
 from jupyterhub_dmsp.settings import Settings, read_secret
 
 OIDC_SCOPES = ["openid", "profile", "email", "offline_access", "wlcg", "wlcg.groups"]
@@ -58,7 +58,7 @@ def configure(
         crypt_key: reference to 64 hex digits that encrypt the stored tokens.
         proxy_api_url: where traefik answers the hub.
         proxy_api_password: reference to the password for that.
-        proxy_dynamic: file with the routes; see :mod:`jupyterhub_dmsp.hub.proxy`.
+        proxy_dynamic: file with the routes; see :mod:`jupyterhub_dmsp.hub.routes.proxy`.
         proxy_gid: group that may read it.
         proxy_page: middleware that answers while the hub does not; empty where the file has none.
         endpoints: the issuer's endpoints; asked from the issuer when None.
@@ -80,7 +80,7 @@ def configure(
     c.CryptKeeper.keys = [bytes.fromhex(read_secret(crypt_key))]
     _login(c, chosen, found, public_url, read_secret(client_secret))
     _scopes(c)
-    c.JupyterHub.spawner_class = "jupyterhub_dmsp.hub.local.LocalProfileSpawner"
+    c.JupyterHub.spawner_class = "jupyterhub_dmsp.hub.local.spawner.LocalProfileSpawner"
     c.Spawner.default_url = "/lab"
     c.Spawner.env_keep = []
     # A first start builds the environment: that is minutes, and the progress page tells.
@@ -124,7 +124,7 @@ def _hub(c: Any, hub: Path, public_url: str, hub_url: str, chosen: Settings) -> 
 
 
 def _proxy(c: Any, api_url: str, password: str) -> None:
-    c.JupyterHub.proxy_class = "jupyterhub_dmsp.hub.traefik.SharedTraefikProxy"
+    c.JupyterHub.proxy_class = "jupyterhub_dmsp.hub.routes.traefik.SharedTraefikProxy"
     proxy = c.SharedTraefikProxy
     proxy.should_start = False
     # The hub speaks http to traefik's public entry point; who terminates TLS is decided elsewhere.
@@ -136,7 +136,7 @@ def _proxy(c: Any, api_url: str, password: str) -> None:
 
 def _login(c: Any, chosen: Settings, found: Endpoints, public_url: str, secret: str) -> None:
     identity = chosen.identity
-    c.JupyterHub.authenticator_class = "jupyterhub_dmsp.hub.authenticator.DMSPAuthenticator"
+    c.JupyterHub.authenticator_class = "jupyterhub_dmsp.hub.login.authenticator.DMSPAuthenticator"
     c.Authenticator.enable_auth_state = True
     c.Authenticator.manage_groups = True
     c.Authenticator.username_pattern = USERNAME

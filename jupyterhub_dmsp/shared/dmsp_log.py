@@ -2,7 +2,7 @@ r"""Log events: the one form in which every part of ours writes them, and how th
 
 One event is one line, whatever is in its message. As text::
 
-    2026-11-22T22:22:01.123Z INFO hub jupyterhub_dmsp.hub.token [rid=browser-0f3c9a1d] token: user=a audience=rucio kept
+    2026-11-22T22:22:01.123Z INFO hub jupyterhub_dmsp.hub.login.token [rid=0f3c9a1d] token: user=a audience=rucio kept
 
 ``[rid=-]`` belongs to no request. What cannot be printed and backslashes are escaped as in Python (``\n``, ``\x1b``,
 ``\\``), so that no name, agent or path from outside can forge a line or order a terminal about. A traceback stands,

@@ -17,7 +17,7 @@ from boxes import Box
 
 from jupyterhub_dmsp.box.database import FILES_PER_PROCESS, binaries
 from jupyterhub_dmsp.box.state import State
-from jupyterhub_dmsp.hub.records import all_records
+from jupyterhub_dmsp.hub.local.records import all_records
 
 MB = 1e6
 FLAT = {"handles": 8.0, "threads": 6.0, "connections": 4.0, "processes": 4.0}

@@ -24,7 +24,8 @@ import httpx
 import pytest
 
 from jupyterhub_dmsp.box import issuer as issuer_part
-from jupyterhub_dmsp.hub import proxy, records
+from jupyterhub_dmsp.hub.local import records
+from jupyterhub_dmsp.hub.routes import proxy
 from jupyterhub_dmsp.sandbox.network import Network
 from jupyterhub_dmsp.sandbox.process import Process
 from jupyterhub_dmsp.settings import User

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jupyterhub_dmsp.hub import records
+from jupyterhub_dmsp.hub.local import records
 from jupyterhub_dmsp.sandbox import cgroup
 
 pytestmark = pytest.mark.root

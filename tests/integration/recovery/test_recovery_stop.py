@@ -23,7 +23,7 @@ from visitor import Visitor
 from jupyterhub_dmsp.box import run
 from jupyterhub_dmsp.box.rucio.parts import daemons_health
 from jupyterhub_dmsp.box.state import State, port_is_free
-from jupyterhub_dmsp.hub.records import group_name
+from jupyterhub_dmsp.hub.local.records import group_name
 from jupyterhub_dmsp.lake.did import Did
 from jupyterhub_dmsp.lake.models import LakeFile
 

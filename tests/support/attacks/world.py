@@ -25,7 +25,7 @@ from lakes import SITE, administrator, make_dataset, place
 from visitor import Visitor
 
 from attacks.model import Try, program
-from jupyterhub_dmsp.hub.records import Record
+from jupyterhub_dmsp.hub.local.records import Record
 from jupyterhub_dmsp.lake.did import Did
 from jupyterhub_dmsp.sandbox.network import NAMESPACES, Network
 

@@ -18,7 +18,7 @@ from jupyterhub_dmsp.box import issuer, returning, run, soundness
 from jupyterhub_dmsp.box.issuer.keys import Keys
 from jupyterhub_dmsp.box.state import State
 from jupyterhub_dmsp.errors import DmspError
-from jupyterhub_dmsp.hub.records import Record
+from jupyterhub_dmsp.hub.local.records import Record
 from jupyterhub_dmsp.lab.records import Attachment, Records
 from jupyterhub_dmsp.profiles.builder import Manifest
 from jupyterhub_dmsp.sandbox.ids import GROUPS_BASE, USERS_BASE, Ids

@@ -16,10 +16,12 @@ import pytest
 from traitlets.config import Config
 
 from jupyterhub_dmsp.errors import DmspError
-from jupyterhub_dmsp.hub import discovery, proxy, singleuser
-from jupyterhub_dmsp.hub.authenticator import DMSPAuthenticator
+from jupyterhub_dmsp.hub import singleuser
 from jupyterhub_dmsp.hub.config import configure
-from jupyterhub_dmsp.hub.traefik import SharedTraefikProxy
+from jupyterhub_dmsp.hub.login import discovery
+from jupyterhub_dmsp.hub.login.authenticator import DMSPAuthenticator
+from jupyterhub_dmsp.hub.routes import proxy
+from jupyterhub_dmsp.hub.routes.traefik import SharedTraefikProxy
 from jupyterhub_dmsp.settings import Log
 
 ISSUER = "https://iam.example/realm"
@@ -106,7 +108,8 @@ def test_launcher_takes_the_token_once(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_light_modules_import_no_jupyter() -> None:
     code = (
-        "import sys, jupyterhub_dmsp.hub.proxy, jupyterhub_dmsp.hub.records, jupyterhub_dmsp.hub.session\n"
+        "import sys, jupyterhub_dmsp.hub.routes.proxy\n"
+        "from jupyterhub_dmsp.hub.local import records, session\n"
         "print([m for m in ('jupyterhub', 'jupyter_server', 'tornado') if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyterhub_dmsp.hub import form
+from jupyterhub_dmsp.hub.launch import form
 from jupyterhub_dmsp.profiles.catalogue import Profile
 from jupyterhub_dmsp.settings import Experiment, Settings, Site
 

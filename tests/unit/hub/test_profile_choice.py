@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from jupyterhub_dmsp.hub.errors import SpawnException
-from jupyterhub_dmsp.hub.spawner import Cached, ProfileSpawner, Steps
+from jupyterhub_dmsp.hub.launch.spawner import Cached, ProfileSpawner, Steps
 
 CATALOGUE = Path(__file__).parents[2] / "integration" / "hub" / "catalogue"
 

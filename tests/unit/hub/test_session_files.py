@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jupyterhub_dmsp.hub import records
-from jupyterhub_dmsp.hub.records import Record
-from jupyterhub_dmsp.hub.session import Session
+from jupyterhub_dmsp.hub.local import records
+from jupyterhub_dmsp.hub.local.records import Record
+from jupyterhub_dmsp.hub.local.session import Session
 from jupyterhub_dmsp.sandbox.bwrap import Identity
 from jupyterhub_dmsp.sandbox.process import Process
 from jupyterhub_dmsp.settings import Settings

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from jupyterhub_dmsp.hub.authenticator import DMSPAuthenticator
-from jupyterhub_dmsp.hub.token import Kept, TokenService
+from jupyterhub_dmsp.hub.login.authenticator import DMSPAuthenticator
+from jupyterhub_dmsp.hub.login.token import Kept, TokenService
 from jupyterhub_dmsp.identity.keeper import BearerKeeper
 from jupyterhub_dmsp.identity.tokens import Refreshing, Token
 

@@ -25,7 +25,7 @@ EVENTS = st.builds(
     time=st.integers(0, 4_000_000_000_000).map(lambda n: n / 1000),
     level=st.sampled_from(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]),
     part=st.sampled_from(["hub", "sessions/km3net-user"]),
-    logger=st.sampled_from(["jupyterhub_dmsp.hub.token", "py.warnings"]),
+    logger=st.sampled_from(["jupyterhub_dmsp.hub.login.token", "py.warnings"]),
     rid=st.just("") | st.from_regex(dmsp_log.ID, fullmatch=True),
     message=ANY,
     user=ANY,

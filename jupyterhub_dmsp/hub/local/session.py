@@ -17,7 +17,7 @@ from jupyterhub_dmsp.settings import Experiment, Settings
 from jupyterhub_dmsp.shared import dmsp_log
 
 CONFIG = "/etc/dmsp"
-PACKAGE = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parents[2]
 TOKEN_FILE = "hub-token"  # noqa: S105 - a file's name
 
 

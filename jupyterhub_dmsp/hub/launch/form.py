@@ -10,7 +10,7 @@ import jinja2
 from jupyterhub_dmsp.profiles.catalogue import Profile
 from jupyterhub_dmsp.settings import Settings
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parents[1] / "templates"
 
 _environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True

@@ -12,7 +12,7 @@ from jupyterhub_traefik_proxy.traefik_utils import (  # type: ignore[import-unty
 )
 from traitlets import Integer, Unicode, default, observe
 
-from jupyterhub_dmsp.hub import proxy
+from jupyterhub_dmsp.hub.routes import proxy
 
 
 class SharedFile(TraefikConfigFileHandler):

@@ -16,8 +16,8 @@ from traitlets import Integer, List, Unicode, default
 
 from jupyterhub_dmsp import tracing
 from jupyterhub_dmsp.errors import DmspError
-from jupyterhub_dmsp.hub import token
 from jupyterhub_dmsp.hub.errors import IssuerDown, LoginAgain, unreachable
+from jupyterhub_dmsp.hub.login import token
 from jupyterhub_dmsp.identity import claims
 from jupyterhub_dmsp.identity.tokens import CLOCK_TOLERANCE
 

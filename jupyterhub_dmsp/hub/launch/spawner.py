@@ -17,8 +17,8 @@ from traitlets.config import LoggingConfigurable
 
 from jupyterhub_dmsp import settings as dmsp_settings
 from jupyterhub_dmsp.errors import DmspError
-from jupyterhub_dmsp.hub import form
 from jupyterhub_dmsp.hub.errors import SpawnException
+from jupyterhub_dmsp.hub.launch import form
 from jupyterhub_dmsp.profiles import catalogue as profiles_catalogue
 from jupyterhub_dmsp.profiles.catalogue import Catalogue, Profile
 from jupyterhub_dmsp.settings import Experiment, Settings

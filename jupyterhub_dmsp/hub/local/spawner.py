@@ -20,11 +20,11 @@ from traitlets import Any as AnyTrait
 from traitlets import Dict, Integer, List, Unicode, default
 
 from jupyterhub_dmsp.errors import DmspError
-from jupyterhub_dmsp.hub import records
 from jupyterhub_dmsp.hub.errors import SpawnException
-from jupyterhub_dmsp.hub.records import Record
-from jupyterhub_dmsp.hub.session import Session
-from jupyterhub_dmsp.hub.spawner import ProfileSpawner
+from jupyterhub_dmsp.hub.launch.spawner import ProfileSpawner
+from jupyterhub_dmsp.hub.local import records
+from jupyterhub_dmsp.hub.local.records import Record
+from jupyterhub_dmsp.hub.local.session import Session
 from jupyterhub_dmsp.profiles import needs
 from jupyterhub_dmsp.profiles.catalogue import Profile
 from jupyterhub_dmsp.profiles.environments import Environments, Progress

@@ -1,0 +1,1 @@
+"""Sessions on this machine. The package itself imports no Jupyter."""

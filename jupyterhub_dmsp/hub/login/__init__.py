@@ -1,0 +1,1 @@
+"""Login at the identity provider, and tokens that stay fresh."""

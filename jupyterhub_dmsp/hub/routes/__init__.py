@@ -1,0 +1,1 @@
+"""The way in: traefik and the file of its routes."""
