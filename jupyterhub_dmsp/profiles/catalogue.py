@@ -14,19 +14,18 @@ import sysconfig
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from jupyterhub_dmsp.errors import DmspError
-from jupyterhub_dmsp.profiles.builder import EnvironmentSpec
-from jupyterhub_dmsp.profiles.kernels import Kernel
+from jupyterhub_dmsp.profiles.schema import LOCK, SMOKE, Limits, Profile
 from jupyterhub_dmsp.settings import SLUG
 
-PROFILE, LOCK, SMOKE, SOURCE = "profile.yaml", "requirements.lock", "smoke.ipynb", "requirements.in"
-MEMORY = r"^[1-9][0-9]*(\.[0-9]+)?[MGT]$"
-_UNIT = {"M": 1024**2, "G": 1024**3, "T": 1024**4}
+__all__ = ["Catalogue", "CatalogueError", "Limits", "Profile", "default_path", "json_schema", "load"]
+
+PROFILE, SOURCE = "profile.yaml", "requirements.in"
 
 
 class CatalogueError(DmspError):
@@ -35,78 +34,6 @@ class CatalogueError(DmspError):
     def __init__(self, faults: list[str]) -> None:
         self.faults = faults
         super().__init__(" ".join(faults), "Profiles are described in the reference of profile.yaml.")
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Limits(_Section):
-    """What a session may use."""
-
-    memory: Annotated[str, Field(pattern=MEMORY)] = Field("4G", description="Memory, such as 512M or 4G.")
-    cpu: float = Field(2.0, gt=0, le=256, description="Cores.")
-    processes: int = Field(512, ge=32, le=65536, description="Processes and threads together.")
-
-    @property
-    def memory_bytes(self) -> int:
-        """The memory limit in bytes."""
-        return int(float(self.memory[:-1]) * _UNIT[self.memory[-1]])
-
-
-class Profile(_Section):
-    """One environment that can be launched: ``profile.yaml`` and the folder it stands in."""
-
-    name: str = Field(min_length=1, max_length=60, description="As the launch page shows it.")
-    description: str = Field(
-        "", max_length=400, description="One or two sentences: what it is for, what is in it."
-    )
-    experiments: list[Annotated[str, Field(pattern=SLUG)]] = Field(
-        [], description="Members of any of these experiments may launch it; empty: everybody."
-    )
-    python: Annotated[str, Field(pattern=r"^3\.[0-9]{1,2}$")] = Field(
-        "3.11", description="Minor version of Python, quoted."
-    )
-    kernels: list[Kernel] = Field(min_length=1, description="Kernels; the first one is the default.")
-    needs: list[Literal["headers"]] = Field(
-        [], description="What the machine must have: `headers` = a C++ compiler's headers."
-    )
-    limits: Limits = Field(default_factory=Limits, description="What a session may use.")
-    highlights: list[Annotated[str, Field(min_length=1, max_length=40)]] = Field(
-        [], max_length=8, description="Packages worth showing, as they are spelled in the lock."
-    )
-    order: int = Field(100, ge=0, le=1000, description="Place on the launch page; then by name.")
-    folder: Path = Field(exclude=True, repr=False, json_schema_extra={"readOnly": True})
-
-    @model_validator(mode="after")
-    def _unique_kernels(self) -> Self:
-        names = [kernel.name for kernel in self.kernels]
-        if len(set(names)) < len(names):
-            raise ValueError("kernels: a name stands twice")
-        return self
-
-    @property
-    def slug(self) -> str:
-        """Short name: the folder's."""
-        return self.folder.name
-
-    @property
-    def lock(self) -> Path:
-        """The hash lock that the environment is built from."""
-        return self.folder / LOCK
-
-    @property
-    def smoke(self) -> Path:
-        """The notebook that shows that the environment works."""
-        return self.folder / SMOKE
-
-    def environment(self) -> EnvironmentSpec:
-        """What :class:`~jupyterhub_dmsp.profiles.environments.Environments` builds for it."""
-        return EnvironmentSpec(self.slug, self.lock, self.python, tuple(self.kernels))
-
-    def open_to(self, experiments: Collection[str]) -> bool:
-        """Whether a member of these experiments may launch it."""
-        return not self.experiments or not set(self.experiments).isdisjoint(experiments)
 
 
 @dataclass(frozen=True)
@@ -125,14 +52,14 @@ class Catalogue:
         """The profile of this slug, None when there is none."""
         return next((profile for profile in self.profiles if profile.slug == slug), None)
 
-    def for_experiments(self, names: Collection[str]) -> list[Profile]:
-        """What a member of these experiments may launch."""
-        return [profile for profile in self.profiles if profile.open_to(names)]
+    def for_experiments(self, names: Collection[str], groups: Collection[str] = ()) -> list[Profile]:
+        """What a member of these experiments and of these groups of the issuer may launch."""
+        return [profile for profile in self.profiles if profile.open_to(names, groups)]
 
     def digest(self) -> str:
         """Twelve hex digits that change with anything that a user or a session would notice."""
         about = [
-            [profile.slug, profile.model_dump(mode="json"), profile.environment().digest()]
+            [profile.slug, profile.model_dump(mode="json"), *(e.digest() for e in profile.environments())]
             for profile in self.profiles
         ]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]

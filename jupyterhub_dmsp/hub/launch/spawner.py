@@ -21,6 +21,7 @@ from jupyterhub_dmsp.hub.errors import SpawnException
 from jupyterhub_dmsp.hub.launch import form
 from jupyterhub_dmsp.profiles import catalogue as profiles_catalogue
 from jupyterhub_dmsp.profiles.catalogue import Catalogue, Profile
+from jupyterhub_dmsp.profiles.launch import Capacity, Launch, NotOffered, resolve, shown
 from jupyterhub_dmsp.settings import Experiment, Settings
 
 OPTION = "profile"
@@ -102,8 +103,8 @@ class ProfileSpawner(LoggingConfigurable):
         shipped one.""",
     )
 
-    profile: Profile | None = None
-    """What the coming start is for; set by :meth:`choose`."""
+    launch: Launch | None = None
+    """The coming start, every choice made; set by :meth:`choose`."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -123,6 +124,18 @@ class ProfileSpawner(LoggingConfigurable):
     @default("apply_user_options")
     def _default_apply_user_options(self) -> Any:
         return lambda spawner, options: spawner.choose(options)
+
+    @property
+    def profile(self) -> Profile | None:
+        """What the coming start is for."""
+        return self.launch.profile if self.launch else None
+
+    async def capacity(self) -> Capacity | None:
+        """What is free for sessions now, for the launch page; None when nobody can tell."""
+        return None
+
+    async def before_start(self, launch: Launch) -> None:
+        """Look whether a start can succeed now; raises :class:`SpawnException` with a sentence when not."""
 
     def dmsp_settings(self) -> Settings:
         """``dmsp.yaml`` as it is now. Reads files: call it in a thread."""
@@ -150,28 +163,28 @@ class ProfileSpawner(LoggingConfigurable):
     async def offered(self) -> list[Profile]:
         """What the user may launch."""
         names = [experiment.name for experiment in await self.experiments()]
-        return (await asyncio.to_thread(self.catalogue)).for_experiments(names)
+        return (await asyncio.to_thread(self.catalogue)).for_experiments(names, self.groups_of_user())
 
-    async def choose(self, options: dict[str, Any]) -> Profile:
-        """Check a request and remember its profile.
+    async def choose(self, options: dict[str, Any]) -> Launch:
+        """Check a request and remember what it means as :attr:`launch`.
 
         Raises:
             SpawnException: 400, with the reason in a sentence; never an error that JupyterHub counts.
         """
-        self.profile = None
+        self.launch = None
         self.steps = Steps()
         try:
-            self.profile = await self._chosen(options)
+            profile = await self._chosen(options)
+            self.launch = resolve(profile, options, self.groups_of_user())
+        except NotOffered as error:
+            raise _refusal(str(error), error.reason) from error
         except DmspError as error:
             # A catalogue or configuration that cannot be read is an admin's affair, and must not end the hub.
             self.log.error("Nothing can be launched: %s", error)
             raise SpawnException(str(error), reason="catalogue", status_code=503) from error
-        return self.profile
+        return self.launch
 
     async def _chosen(self, options: dict[str, Any]) -> Profile:
-        unknown = sorted(set(options) - {OPTION})
-        if unknown:
-            raise _refusal(f"The option {_shown(unknown[0])} is not known; `profile` is.")
         wanted = options.get(OPTION, "")
         if not isinstance(wanted, str):
             raise _refusal("The option `profile` must be the short name of a profile.")
@@ -186,7 +199,7 @@ class ProfileSpawner(LoggingConfigurable):
             catalogue = await asyncio.to_thread(self.catalogue)
             if catalogue.get(wanted):
                 raise _refusal(f"The profile {wanted} is not open to your groups.", "forbidden")
-            raise _refusal(f"There is no profile {_shown(wanted)}.")
+            raise _refusal(f"There is no profile {shown(wanted)}.")
         return found
 
     async def _render_form(self, spawner: Any) -> str:  # noqa: ARG002 - the hook's signature
@@ -207,11 +220,6 @@ class ProfileSpawner(LoggingConfigurable):
         """The steps of the start, for the hub's progress page."""
         async for event in self.steps:
             yield event
-
-
-def _shown(text: str) -> str:
-    """A stranger's text, short enough to be repeated."""
-    return repr(text if len(text) <= 40 else f"{text[:40]}…")
 
 
 def _refusal(sentence: str, reason: str = "profile") -> SpawnException:

@@ -28,6 +28,7 @@ from jupyterhub_dmsp.hub.local.session import Session
 from jupyterhub_dmsp.profiles import needs
 from jupyterhub_dmsp.profiles.catalogue import Profile
 from jupyterhub_dmsp.profiles.environments import Environments, Progress
+from jupyterhub_dmsp.profiles.launch import Launch
 from jupyterhub_dmsp.sandbox import cgroup, process
 from jupyterhub_dmsp.sandbox.bwrap import Identity
 from jupyterhub_dmsp.sandbox.ids import GROUPS_BASE, USERS_BASE, Ids
@@ -140,16 +141,14 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
         Raises:
             SpawnException: with the sentence that the progress page shows.
         """
-        if self.profile is None:
-            await self.choose(self.user_options or {})
-        profile = self.profile
-        assert profile is not None  # for the type checker: choose() sets it or raises
+        launch = self.launch or await self.choose(self.user_options or {})
         try:
             await self._refuse_second()
-            await asyncio.to_thread(needs.check, profile)
-            environment = await self._environment(profile)
+            await asyncio.to_thread(needs.check, launch.profile)
+            await self.before_start(launch)
+            environment = await self._environment(launch)
             self.steps.say("Preparing the session", BUILD_SHARE + 2)
-            return await self._launch(profile, environment)
+            return await self._launch(launch, environment)
         except DmspError as error:
             # The remedy is an admin's, and may name files of the server: it goes into the log only.
             self.log.error("The session of %s cannot start: %s", self.user.name, error)
@@ -198,9 +197,8 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
                     status_code=409,
                 )
 
-    async def _environment(self, profile: Profile) -> Path:
-        spec = await asyncio.to_thread(profile.environment)
-        steps = self.steps
+    async def _environment(self, launch: Launch) -> Path:
+        spec, profile, steps = launch.environment(), launch.profile, self.steps
         steps.say(f"Looking for the environment {profile.name}", 1)
 
         def report(progress: Progress) -> None:
@@ -225,13 +223,13 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
 
         return await asyncio.to_thread(allocate), experiments
 
-    async def _launch(self, profile: Profile, environment: Path) -> tuple[str, int]:
+    async def _launch(self, launch: Launch, environment: Path) -> tuple[str, int]:
         identity, experiments = await self._identity()
         session = Session(
             state=self.state,
             key=self.key,
             identity=identity,
-            profile=profile.slug,
+            profile=launch.profile.slug,
             environment=environment,
             experiments=experiments,
             settings=await asyncio.to_thread(self.dmsp_settings),
@@ -247,7 +245,7 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
                 self.ip, self.port, namespace = "127.0.0.1", _free_port(), None
             await self._write(session, network)
             self.steps.say("Starting the server", BUILD_SHARE + 5)
-            await self._run(session, profile, namespace)
+            await self._run(session, launch, namespace)
         except BaseException:
             # Also when the start is cancelled: nothing of it may stay.
             await asyncio.shield(self._abandon())
@@ -271,9 +269,10 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
         resolv = network.resolv_conf() if network else await asyncio.to_thread(_own_resolv)
         await asyncio.to_thread(session.write, self.api_token, files, description, resolv)
 
-    async def _run(self, session: Session, profile: Profile, namespace: Path | None) -> None:
+    async def _run(self, session: Session, launch: Launch, namespace: Path | None) -> None:
         """Start the process, wait until its sandbox stands, write it down."""
-        limits = cgroup.Limits(profile.limits.memory_bytes, profile.limits.cpu, profile.limits.processes)
+        profile, most = launch.profile, launch.limits
+        limits = cgroup.Limits(most.memory_bytes, most.cpu, most.processes)
         program = [*self.cmd, *self.session_args(profile), *self.get_args()]
         command = session.sandbox(namespace, limits.memory).command(program)
         if self.isolated:

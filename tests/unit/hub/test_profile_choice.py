@@ -34,7 +34,7 @@ def spawner(*groups: str, catalogue: Path = CATALOGUE) -> ProfileSpawner:
 )
 async def test_admitted(groups: tuple[str, ...], options: dict[str, Any], slug: str) -> None:
     one = spawner(*groups)
-    assert (await one.choose(options)).slug == slug
+    assert (await one.choose(options)).profile.slug == slug
     assert one.profile is not None
     assert one.profile.slug == slug
 
