@@ -33,7 +33,25 @@ RESERVED_VARIABLES = re.compile(
     r"|(HOME|USER|LOGNAME|SHELL|PATH)$)"
 )
 RESERVED_PATHS = frozenset(
-    "bin boot dev etc home lib lib32 lib64 libx32 proc root run sbin sys tmp usr var".split()
+    [
+        "bin",
+        "boot",
+        "dev",
+        "etc",
+        "home",
+        "lib",
+        "lib32",
+        "lib64",
+        "libx32",
+        "proc",
+        "root",
+        "run",
+        "sbin",
+        "sys",
+        "tmp",
+        "usr",
+        "var",
+    ]
 )
 
 
