@@ -32,27 +32,8 @@ RESERVED_VARIABLES = re.compile(
     r"^(JUPYTER|JPY_|DMSP_|BEARER_TOKEN|RUCIO_CONFIG$|XDG_RUNTIME_DIR$|LD_|PYTHONPATH$|PYTHONHOME$"
     r"|(HOME|USER|LOGNAME|SHELL|PATH)$)"
 )
-RESERVED_PATHS = frozenset(
-    [
-        "bin",
-        "boot",
-        "dev",
-        "etc",
-        "home",
-        "lib",
-        "lib32",
-        "lib64",
-        "libx32",
-        "proc",
-        "root",
-        "run",
-        "sbin",
-        "sys",
-        "tmp",
-        "usr",
-        "var",
-    ]
-)
+RESERVED_PATHS = {"bin", "boot", "dev", "etc", "home", "lib", "lib32", "lib64", "libx32", "proc", "root", "run"}
+RESERVED_PATHS |= {"sbin", "sys", "tmp", "usr", "var"}
 
 
 def in_bytes(memory: str) -> int:
