@@ -178,6 +178,38 @@ class Profiles(Section):
     )
 
 
+class Sessions(Section):
+    """How many sessions there may be, and what must be there before one starts."""
+
+    named: int = Field(
+        3,
+        ge=0,
+        le=20,
+        description="Named servers that a user may have beside their own, so that profiles run side by side; 0 for"
+        " none. Without root there is one session only.",
+    )
+    overcommit: float | None = Field(
+        4.0,
+        gt=0,
+        le=100,
+        description="How many times the machine's memory may be promised to sessions: most use far less than they"
+        " may. A start beyond that is refused. Empty: no check. For one machine; a cluster has its own scheduler.",
+    )
+    home_free: int = Field(
+        256 * 1024**2,
+        ge=0,
+        description="Bytes that must be free on the disk with the home folders before a session starts; 0 for no"
+        " check. A home with a quota of its own that is used up is a warning only: tidying up takes a session.",
+    )
+    scratch_wait: int = Field(
+        15,
+        ge=0,
+        le=300,
+        description="Seconds that a start waits for a scratch mount that does not answer. After that the session"
+        " starts without it.",
+    )
+
+
 class Service(Section):
     """A neighbour service that sessions may use."""
 
@@ -299,6 +331,7 @@ class Settings(Section):
         default_factory=lambda: list(DEMO_EXPERIMENTS), description="The collaborations that share the lake."
     )
     profiles: Profiles = Field(default_factory=Profiles)
+    sessions: Sessions = Field(default_factory=Sessions)
     dask: Service = Field(default_factory=Service)
     reana: Service = Field(default_factory=Service)
     log: Log = Field(default_factory=Log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,9 @@ def _hub(c: Any, hub: Path, public_url: str, hub_url: str, chosen: Settings) -> 
     # Sessions and proxy belong to others: a hub that ends, for whatever reason, leaves them alone.
     c.JupyterHub.cleanup_servers = False
     c.JupyterHub.cleanup_proxy = False
+    # Without root there is one session.
+    c.JupyterHub.allow_named_servers = chosen.sessions.named > 0 and os.geteuid() == 0
+    c.JupyterHub.named_server_limit_per_user = chosen.sessions.named
     c.JupyterHub.template_paths = [str(TEMPLATES)]
     c.JupyterHub.template_vars = {
         "dmsp_site": chosen.site.name,

@@ -20,6 +20,7 @@ import yaml
 from pydantic import ValidationError
 
 from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.profiles import lock
 from jupyterhub_dmsp.profiles.schema import LOCK, SMOKE, Limits, Profile
 from jupyterhub_dmsp.settings import SLUG
 
@@ -133,7 +134,7 @@ def _read(folder: Path, experiments: Collection[str] | None) -> tuple[Profile | 
             for name in profile.experiments
             if name not in experiments
         ]
-    return profile, faults + _check_lock(profile) + _check_smoke(profile)
+    return profile, faults + _check_locks(profile) + _check_smoke(profile)
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], str]:
@@ -167,27 +168,13 @@ def _sentence(error: dict[str, Any]) -> str:
     return f"`{where}` {text[0].lower()}{text[1:]}." if where else f"{text}."
 
 
-def _check_lock(profile: Profile) -> list[str]:
-    """A lock must exist, pin by hash, hold what every environment needs, and name no index of its own."""
-    try:
-        text = profile.lock.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return [f"{LOCK} is missing."]
-    except (OSError, UnicodeDecodeError):
-        return [f"{LOCK} cannot be read."]
-    blocks = re.split(r"\n(?=[A-Za-z0-9-])", text)
-    pinned = {match[1].lower(): block for block in blocks if (match := re.match(r"([A-Za-z0-9._-]+)==", block))}
-    faults = [f"{LOCK} has no hash for {name}." for name, block in pinned.items() if "--hash=" not in block]
-    if re.search(r"^\s*(-i\b|--(index|extra-index|find-links|default-index|trusted-host))", text, re.MULTILINE):
-        faults.append(f"{LOCK} names a package index; which one is used is the machine's affair.")
+def _check_locks(profile: Profile) -> list[str]:
+    """The profile's own lock and its variants'."""
     wanted = {"pip"} | {"ipykernel" for kernel in profile.kernels if kernel.language == "python"}
-    faults += [f"{LOCK} lacks {name}." for name in sorted(wanted - set(pinned))]
-    faults += [
-        f"`highlights` names {name}, which {LOCK} lacks."
-        for name in profile.highlights
-        if re.sub(r"[-_.]+", "-", name.lower()) not in pinned
-    ]
-    return faults
+    made = lock.faults(profile.lock, wanted, profile.highlights)
+    for other in sorted({v.lock for v in profile.variants if v.lock} - {LOCK}):
+        made += lock.faults(profile.folder / other, wanted)
+    return made
 
 
 def _check_smoke(profile: Profile) -> list[str]:

@@ -146,6 +146,14 @@ class Variant(_Section):
     image: Image = Field("", description="Container image, where sessions are containers.")
     variables: Variables = Field({}, alias="environment", description="Further environment variables.")
 
+    @model_validator(mode="after")
+    def _differs(self) -> Self:
+        if not (self.lock or self.python or self.image or self.variables):
+            raise ValueError(
+                f"{self.name} changes nothing: it needs `lock`, `python`, `image` or `environment`"
+            )
+        return self
+
 
 class Mount(_Section):
     """A folder that sessions see beside their home and scratch."""

@@ -35,12 +35,14 @@ class Bind:
         target: path inside; the same as ``source`` when empty.
         writable: may be written through.
         optional: left out when ``source`` does not exist.
+        device: may be used as the device that it is.
     """
 
     source: str
     target: str = ""
     writable: bool = False
     optional: bool = False
+    device: bool = False
 
     @property
     def inside(self) -> str:
@@ -49,7 +51,8 @@ class Bind:
 
     def arguments(self) -> list[str]:
         """bubblewrap's option for it."""
-        option = ("--bind" if self.writable else "--ro-bind") + ("-try" if self.optional else "")
+        kind = "--dev-bind" if self.device else "--bind" if self.writable else "--ro-bind"
+        option = kind + ("-try" if self.optional else "")
         return [option, self.source, self.inside]
 
 

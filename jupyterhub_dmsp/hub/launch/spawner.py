@@ -18,13 +18,12 @@ from traitlets.config import LoggingConfigurable
 from jupyterhub_dmsp import settings as dmsp_settings
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub.errors import SpawnException
-from jupyterhub_dmsp.hub.launch import form
+from jupyterhub_dmsp.hub.launch import form, request
 from jupyterhub_dmsp.profiles import catalogue as profiles_catalogue
 from jupyterhub_dmsp.profiles.catalogue import Catalogue, Profile
 from jupyterhub_dmsp.profiles.launch import Capacity, Launch, NotOffered, resolve, shown
 from jupyterhub_dmsp.settings import Experiment, Settings
 
-OPTION = "profile"
 Stamp = tuple[tuple[str, int, int], ...]
 
 
@@ -109,6 +108,8 @@ class ProfileSpawner(LoggingConfigurable):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.steps = Steps()
+        # A stranger may have stored something with JupyterHub's API: the form takes from it what it offers.
+        self._allowed: dict[str, Any] = dict(getattr(self, "user_options", None) or {})
         if version_info[0] < 6 and self.has_trait("consecutive_failure_limit"):
             # JupyterHub 5 counts a refused request as a failed start: some bad requests of one user would end it.
             self.consecutive_failure_limit = 0
@@ -119,7 +120,7 @@ class ProfileSpawner(LoggingConfigurable):
 
     @default("options_from_form")
     def _default_options_from_form(self) -> Any:
-        return lambda data: {OPTION: data.get(OPTION, [""])[0]}
+        return self._read_form
 
     @default("apply_user_options")
     def _default_apply_user_options(self) -> Any:
@@ -165,8 +166,17 @@ class ProfileSpawner(LoggingConfigurable):
         names = [experiment.name for experiment in await self.experiments()]
         return (await asyncio.to_thread(self.catalogue)).for_experiments(names, self.groups_of_user())
 
+    def _read_form(self, data: dict[str, list[Any]]) -> dict[str, str]:
+        try:
+            return request.options(data)
+        except NotOffered as error:
+            raise _refusal(str(error), error.reason) from error
+
     async def choose(self, options: dict[str, Any]) -> Launch:
         """Check a request and remember what it means as :attr:`launch`.
+
+        What is kept as the user's options, and preselected the next time, is what was allowed: JupyterHub stores a
+        request before anybody has looked at it.
 
         Raises:
             SpawnException: 400, with the reason in a sentence; never an error that JupyterHub counts.
@@ -176,16 +186,27 @@ class ProfileSpawner(LoggingConfigurable):
         try:
             profile = await self._chosen(options)
             self.launch = resolve(profile, options, self.groups_of_user())
+            self._keep(self.launch.options())
         except NotOffered as error:
             raise _refusal(str(error), error.reason) from error
         except DmspError as error:
             # A catalogue or configuration that cannot be read is an admin's affair, and must not end the hub.
             self.log.error("Nothing can be launched: %s", error)
             raise SpawnException(str(error), reason="catalogue", status_code=503) from error
+        finally:
+            if self.launch is None:
+                self._keep(self._allowed)
         return self.launch
 
+    def _keep(self, options: dict[str, Any]) -> None:
+        """Make these the user's options; JupyterHub commits them, whether the start goes on or not."""
+        self._allowed = self.user_options = dict(options)
+        row = getattr(self, "orm_spawner", None)
+        if row is not None:
+            row.user_options = dict(options)
+
     async def _chosen(self, options: dict[str, Any]) -> Profile:
-        wanted = options.get(OPTION, "")
+        wanted = options.get(request.PROFILE, "")
         if not isinstance(wanted, str):
             raise _refusal("The option `profile` must be the short name of a profile.")
         offered = await self.offered()
@@ -209,8 +230,23 @@ class ProfileSpawner(LoggingConfigurable):
         except DmspError as error:
             self.log.error("The launch page has nothing to offer: %s", error)
             return form.render([], Settings(), notice=str(error))
-        last = (self.user_options or {}).get(OPTION, "")
-        return form.render(offered, settings, last=str(last), notice=await self.notice())
+        return await asyncio.to_thread(
+            form.render,
+            offered,
+            settings,
+            groups=self.groups_of_user(),
+            last=self._last(),
+            capacity=await self.capacity(),
+            notice=await self.notice(),
+        )
+
+    def _last(self) -> dict[str, Any]:
+        """What was launched last here; for a server that is new, what the user's own server launched."""
+        name: str = getattr(self, "name", "")
+        if name and not self._allowed:
+            first = self.user.spawners.get("")
+            return first._allowed if isinstance(first, ProfileSpawner) else {}
+        return self._allowed
 
     async def notice(self) -> str:
         """A sentence above the cards; empty for none."""

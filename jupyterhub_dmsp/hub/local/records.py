@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,6 +30,8 @@ class Record:
         init: process 1 inside; the same as ``outer`` until it is known.
         address: where its server listens.
         port: and on which port.
+        memory: bytes that it may use; 0 in what an earlier version wrote.
+        gpus: numbers of the graphics processors that it has for itself.
     """
 
     key: str
@@ -39,6 +41,8 @@ class Record:
     init: Process
     address: str
     port: int
+    memory: int = 0
+    gpus: Sequence[int] = ()
 
     @classmethod
     def read(cls, state: Path, key: str) -> Record | None:
@@ -46,7 +50,7 @@ class Record:
         try:
             data = json.loads((state / "sessions" / key / FILE).read_text())
             outer, init = Process(**data.pop("outer")), Process(**data.pop("init"))
-            return cls(outer=outer, init=init, **data)
+            return cls(outer=outer, init=init, gpus=tuple(data.pop("gpus", ())), **data)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 

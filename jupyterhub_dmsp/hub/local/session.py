@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from jupyterhub_dmsp.profiles.launch import Launch
+from jupyterhub_dmsp.profiles.schema import Mode
 from jupyterhub_dmsp.sandbox.bwrap import Bind, Identity, Sandbox, write_etc
 from jupyterhub_dmsp.sandbox.ids import replace
 from jupyterhub_dmsp.settings import Experiment, Settings
@@ -29,23 +31,30 @@ class Session:
         state: state directory of the installation.
         key: its folder in ``sessions/``: the user's name, with a named server's name behind a dot.
         identity: who runs in it.
-        profile: slug of what is launched.
+        launch: what is launched, every choice made.
         environment: folder of the profile's environment.
         experiments: the user's experiments.
         settings: ``dmsp.yaml``.
         lake: what is known about the lake beyond the settings, such as ``rucio_url`` as sessions reach it.
         binds: further host paths, seen read-only at the same place.
+        devices: devices of the machine that it may use.
     """
 
     state: Path
     key: str
     identity: Identity
-    profile: str
+    launch: Launch
     environment: Path
     experiments: Sequence[Experiment]
     settings: Settings
     lake: Mapping[str, Any] = field(default_factory=dict)
     binds: Sequence[str] = ()
+    devices: Sequence[Path] = ()
+
+    @property
+    def mode(self) -> Mode:
+        """How datasets reach it."""
+        return self.launch.mode or self.settings.lake.mode
 
     @property
     def folder(self) -> Path:
@@ -68,13 +77,14 @@ class Session:
             "mount": lake.mount,
             "prefix": lake.prefix,
             "rule_lifetime": lake.rule_lifetime,
-            "mode": lake.mode,
+            "mode": self.mode,
             "site": "",
         }
         return {
             "user": user,
             "account": user,
-            "profile": self.profile,
+            "profile": self.launch.profile.slug,
+            "variant": self.launch.variant.name if self.launch.variant else "",
             "experiments": [experiment.name for experiment in self.experiments],
             "scopes": [scope for e in self.experiments for scope in e.scopes] + [f"user.{user}"],
             "lake": known | dict(self.lake),
@@ -103,7 +113,7 @@ class Session:
         }
         log = self.settings.log
         made |= dmsp_log.variables(f"sessions/{self.key}", log.format, log.of("sessions"))
-        return made | ({"SITE_NAME": site} if site else {})
+        return self.launch.variables | made | ({"SITE_NAME": site} if site else {})
 
     def write(self, token: str, files: Mapping[str, str], description: Mapping[str, Any], resolv: str) -> None:
         """Make directories and files; blocks. The runtime directory starts empty.
@@ -154,8 +164,14 @@ class Session:
             Bind(str(state / "homes" / who.name), who.home, writable=True),
             Bind(str(self.folder / "run"), self.runtime, writable=True),
         ]
-        if self.settings.lake.mode == "replica":
+        if self.mode == "replica":
             binds.append(self._scratch())
+        binds += [
+            Bind(mount.host, mount.path, writable=not mount.read_only, optional=mount.optional)
+            for mount in self.launch.mounts
+            if mount.host
+        ]
+        binds += [Bind(str(device), device=True) for device in self.devices]
         half = memory // 2 if memory is not None else None
         return Sandbox(who, self.folder / "etc", binds, directory=who.home, network=network, tmpfs=half)
 

@@ -22,13 +22,14 @@ from traitlets import Dict, Integer, List, Unicode, default
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub.errors import SpawnException
 from jupyterhub_dmsp.hub.launch.spawner import ProfileSpawner
-from jupyterhub_dmsp.hub.local import records
+from jupyterhub_dmsp.hub.local import checks, records
 from jupyterhub_dmsp.hub.local.records import Record
+from jupyterhub_dmsp.hub.local.room import NoRoom, Room, Share, gpu_devices
 from jupyterhub_dmsp.hub.local.session import Session
 from jupyterhub_dmsp.profiles import needs
 from jupyterhub_dmsp.profiles.catalogue import Profile
 from jupyterhub_dmsp.profiles.environments import Environments, Progress
-from jupyterhub_dmsp.profiles.launch import Launch
+from jupyterhub_dmsp.profiles.launch import Capacity, Launch
 from jupyterhub_dmsp.sandbox import cgroup, process
 from jupyterhub_dmsp.sandbox.bwrap import Identity
 from jupyterhub_dmsp.sandbox.ids import GROUPS_BASE, USERS_BASE, Ids
@@ -39,6 +40,7 @@ BUILD_SHARE = 80
 """Percent of the progress bar that preparing an environment takes."""
 
 _environments: dict[Path, Environments] = {}
+_rooms: dict[Path, Room] = {}
 
 
 def environments(state: Path) -> Environments:
@@ -144,11 +146,15 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
         launch = self.launch or await self.choose(self.user_options or {})
         try:
             await self._refuse_second()
-            await asyncio.to_thread(needs.check, launch.profile)
             await self.before_start(launch)
-            environment = await self._environment(launch)
-            self.steps.say("Preparing the session", BUILD_SHARE + 2)
-            return await self._launch(launch, environment)
+            room = await self._room()
+            with room.promise(self.key, launch) as share:
+                environment = await self._environment(launch)
+                self.steps.say("Preparing the session", BUILD_SHARE + 2)
+                return await self._launch(launch, environment, share)
+        except NoRoom as error:
+            self.log.warning("The session of %s has no room: %s", self.user.name, error)
+            raise SpawnException(error.message, reason="capacity", status_code=503) from error
         except DmspError as error:
             # The remedy is an admin's, and may name files of the server: it goes into the log only.
             self.log.error("The session of %s cannot start: %s", self.user.name, error)
@@ -156,6 +162,32 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
             raise SpawnException(f"{error.message} Ask {who}.", reason="session", status_code=503) from error
         finally:
             self.steps.close()
+
+    async def capacity(self) -> Capacity | None:
+        """What is free on this machine; nothing is counted without root, where limits do not hold."""
+        room = await self._room()
+        return await asyncio.to_thread(room.capacity, self.key) if self.isolated else None
+
+    async def before_start(self, launch: Launch) -> None:
+        """Look at what the profile needs of this machine, the home folders' disk, and scratch.
+
+        Raises:
+            DmspError: with a sentence; :meth:`start` tells it.
+        """
+        settings = await asyncio.to_thread(self.dmsp_settings)
+        await asyncio.to_thread(needs.check, launch.profile)
+        await asyncio.to_thread(checks.mounts, launch, settings)
+        await checks.home(self.state, str(self.user.name), settings, self.steps.say)
+        if self.isolated and (launch.mode or settings.lake.mode) == "replica":
+            # Below the directory that sessions bind; its name is the last one of where they see it.
+            point = self.state / "scratch" / Path(settings.lake.mount).name
+            await checks.scratch(point, settings.sessions.scratch_wait, self.steps.say)
+
+    async def _room(self) -> Room:
+        settings = await asyncio.to_thread(self.dmsp_settings)
+        room = _rooms.setdefault(self.state, Room(self.state))
+        room.overcommit = settings.sessions.overcommit if self.isolated else None
+        return room
 
     async def poll(self) -> int | None:
         """None while the session runs, else its exit code (0 when nobody knows)."""
@@ -223,18 +255,19 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
 
         return await asyncio.to_thread(allocate), experiments
 
-    async def _launch(self, launch: Launch, environment: Path) -> tuple[str, int]:
+    async def _launch(self, launch: Launch, environment: Path, share: Share) -> tuple[str, int]:
         identity, experiments = await self._identity()
         session = Session(
             state=self.state,
             key=self.key,
             identity=identity,
-            profile=launch.profile.slug,
+            launch=launch,
             environment=environment,
             experiments=experiments,
             settings=await asyncio.to_thread(self.dmsp_settings),
             lake=dict(self.lake),
             binds=list(self.binds),
+            devices=gpu_devices(share.gpus),
         )
         network = self.session_network()
         try:
@@ -245,7 +278,7 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
                 self.ip, self.port, namespace = "127.0.0.1", _free_port(), None
             await self._write(session, network)
             self.steps.say("Starting the server", BUILD_SHARE + 5)
-            await self._run(session, launch, namespace)
+            await self._run(session, share, namespace)
         except BaseException:
             # Also when the start is cancelled: nothing of it may stay.
             await asyncio.shield(self._abandon())
@@ -269,9 +302,9 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
         resolv = network.resolv_conf() if network else await asyncio.to_thread(_own_resolv)
         await asyncio.to_thread(session.write, self.api_token, files, description, resolv)
 
-    async def _run(self, session: Session, launch: Launch, namespace: Path | None) -> None:
+    async def _run(self, session: Session, share: Share, namespace: Path | None) -> None:
         """Start the process, wait until its sandbox stands, write it down."""
-        profile, most = launch.profile, launch.limits
+        profile, most = session.launch.profile, session.launch.limits
         limits = cgroup.Limits(most.memory_bytes, most.cpu, most.processes)
         program = [*self.cmd, *self.session_args(profile), *self.get_args()]
         command = session.sandbox(namespace, limits.memory).command(program)
@@ -286,7 +319,15 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
         if outer is None or init is None:
             raise DmspError("The session's sandbox did not start.", f"Its log {log.name} has the reason.")
         self.record = Record(
-            self.key, str(self.user.name), profile.slug, outer, init, str(self.ip), int(self.port)
+            self.key,
+            str(self.user.name),
+            profile.slug,
+            outer,
+            init,
+            str(self.ip),
+            int(self.port),
+            share.memory,
+            share.gpus,
         )
         await asyncio.to_thread(self.record.write, self.state)
 

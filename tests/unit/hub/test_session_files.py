@@ -11,6 +11,8 @@ import pytest
 from jupyterhub_dmsp.hub.local import records
 from jupyterhub_dmsp.hub.local.records import Record
 from jupyterhub_dmsp.hub.local.session import Session
+from jupyterhub_dmsp.profiles.launch import resolve
+from jupyterhub_dmsp.profiles.schema import Profile
 from jupyterhub_dmsp.sandbox.bwrap import Identity
 from jupyterhub_dmsp.sandbox.process import Process
 from jupyterhub_dmsp.settings import Settings
@@ -18,11 +20,14 @@ from jupyterhub_dmsp.settings import Settings
 TOKEN = "0123456789abcdef" * 2
 
 
-def session(state: Path) -> Session:
+def session(state: Path, **more: object) -> Session:
     settings = Settings()
     who = Identity("km3net-user", os.getuid(), os.getgid(), home="/home/km3net-user")
+    kernels = [{"name": "python3", "display_name": "Python 3", "language": "python"}]
+    data = {"name": "KM3NeT", "kernels": kernels, "folder": Path("/catalogue/km3net"), **more}
+    launch = resolve(Profile.model_validate(data), {}, ())
     return Session(
-        state, "km3net-user", who, "km3net", state / "envs" / "km3net-1", settings.experiments[:2], settings
+        state, "km3net-user", who, launch, state / "envs" / "km3net-1", settings.experiments[:2], settings
     )
 
 
