@@ -35,6 +35,7 @@ class SpawnException(_SpawnException):
 
     def __init__(self, message: str, **kwargs: Any) -> None:
         super().__init__(message, **kwargs)
+        self.kind = str(kwargs.get("reason", ""))
         # What the progress page shows; without it the page repeats status and class name too.
         self.jupyterhub_message = message
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from jupyterhub import version_info
 from traitlets import Unicode, default
-from traitlets.config import LoggingConfigurable
 
 from jupyterhub_dmsp import settings as dmsp_settings
 from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.hub.admin.watching import Watched, choosing
 from jupyterhub_dmsp.hub.errors import SpawnException
 from jupyterhub_dmsp.hub.launch import form, request
 from jupyterhub_dmsp.profiles import catalogue as profiles_catalogue
@@ -86,7 +86,7 @@ class Steps:
                 await changed.wait()
 
 
-class ProfileSpawner(LoggingConfigurable):
+class ProfileSpawner(Watched):
     """Put it before a spawner class: that one then starts profiles, each only for members of its experiments."""
 
     user: Any
@@ -172,6 +172,7 @@ class ProfileSpawner(LoggingConfigurable):
         except NotOffered as error:
             raise _refusal(str(error), error.reason) from error
 
+    @choosing
     async def choose(self, options: dict[str, Any]) -> Launch:
         """Check a request and remember what it means as :attr:`launch`.
 

@@ -20,6 +20,7 @@ from traitlets import Any as AnyTrait
 from traitlets import Dict, Integer, List, Unicode, default
 
 from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.hub.admin.watching import stage, starting
 from jupyterhub_dmsp.hub.errors import SpawnException
 from jupyterhub_dmsp.hub.launch.spawner import ProfileSpawner
 from jupyterhub_dmsp.hub.local import checks, records
@@ -131,12 +132,19 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
         self.record = None
         self._popen = None
 
+    def usage(self) -> dict[str, float]:
+        """Memory [bytes] and processor time [s] of the session, where control groups count them."""
+        group = cgroup.existing(records.group_name(self.state, self.key)) if self.isolated else None
+        counted = {"memory": group.memory_used(), "cpu": group.cpu_used()} if group else {}
+        return {name: value for name, value in counted.items() if value is not None}
+
     async def notice(self) -> str:
         """What the launch page should say about isolation."""
         if self.isolated:
             return ""
         return "This installation runs without root: one session at a time, isolated from this machine's files only."
 
+    @starting
     async def start(self) -> tuple[str, int]:
         """Prepare the environment, then the sandbox; returns address and port.
 
@@ -229,6 +237,7 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
                     status_code=409,
                 )
 
+    @stage("environment")
     async def _environment(self, launch: Launch) -> Path:
         spec, profile, steps = launch.environment(), launch.profile, self.steps
         steps.say(f"Looking for the environment {profile.name}", 1)
@@ -255,6 +264,7 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
 
         return await asyncio.to_thread(allocate), experiments
 
+    @stage("sandbox")
     async def _launch(self, launch: Launch, environment: Path, share: Share) -> tuple[str, int]:
         identity, experiments = await self._identity()
         session = Session(

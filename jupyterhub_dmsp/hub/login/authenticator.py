@@ -16,6 +16,7 @@ from traitlets import Integer, List, Unicode, default
 
 from jupyterhub_dmsp import tracing
 from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.hub.admin import numbers
 from jupyterhub_dmsp.hub.errors import IssuerDown, LoginAgain, unreachable
 from jupyterhub_dmsp.hub.login import token
 from jupyterhub_dmsp.identity import claims
@@ -244,6 +245,7 @@ class DMSPAuthenticator(GenericOAuthenticator):
             raise LoginAgain
         return dict(model)
 
+    @numbers.refresh
     async def _refreshed(self, username: str, state: dict[str, Any]) -> dict[str, Any]:
         """Token response of the refresh grant (RFC 6749, 6)."""
         old = state.get("refresh_token")

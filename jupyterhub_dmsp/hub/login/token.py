@@ -20,6 +20,7 @@ from tornado.httpclient import HTTPClientError
 
 from jupyterhub_dmsp import tracing
 from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.hub.admin import numbers
 from jupyterhub_dmsp.hub.errors import ClocksDiffer, IssuerDown, LoginAgain, Refused, oauth_error, unreachable
 from jupyterhub_dmsp.identity import claims, exchange
 from jupyterhub_dmsp.identity.errors import TokenMalformed
@@ -97,6 +98,7 @@ class TokenService:
         # One that came in the future: the clock was set back, and whoever checks `iat` refuses it.
         return kept.token if kept and kept.since - CLOCK_TOLERANCE <= time.time() < kept.old_at else None
 
+    @numbers.exchange
     async def _exchange(self, user: Any, audience: str) -> tuple[Token, bool]:
         try:
             state = await self.authenticator.fresh_state(user)
@@ -156,6 +158,11 @@ class TokenHandler(APIHandler):
         """Take up the id that the session's request has."""
         self.set_header(tracing.HEADER, tracing.enter(self.request.headers.get(tracing.HEADER)))
         await super().prepare()
+
+    def on_finish(self) -> None:
+        """Count the answer."""
+        super().on_finish()
+        numbers.answered(self.get_status())
 
     async def get(self) -> None:
         """Answer with a token for the audience asked."""

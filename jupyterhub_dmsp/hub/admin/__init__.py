@@ -1,0 +1,1 @@
+"""What admins see: Prometheus metrics and a page with the same at a glance."""
