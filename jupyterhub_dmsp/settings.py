@@ -210,6 +210,29 @@ class Sessions(Section):
     )
 
 
+class Idle(Section):
+    """When the hub ends a session in which nothing happens.
+
+    Something happens while somebody works in the browser, a kernel is busy, data are on their way to an attachment, a
+    program uses the processor, or a lease holds.
+    """
+
+    timeout: int = Field(
+        86400, ge=0, description="Seconds without activity after which a session is ended; 0: never."
+    )
+    profiles: dict[Annotated[str, Field(pattern=SLUG)], Annotated[int, Field(ge=0)]] = Field(
+        {}, description="Another `timeout` for sessions of some profiles, such as `{root: 7200}`."
+    )
+    warning: int = Field(900, ge=0, description="Seconds before such an end at which the hub's log says so.")
+    max_age: int = Field(
+        0, ge=0, description="Seconds after its start at which any session is ended, busy or not; 0: never."
+    )
+
+    def timeout_of(self, profile: str) -> int:
+        """Seconds that hold for sessions of this profile."""
+        return self.profiles.get(profile, self.timeout)
+
+
 class Service(Section):
     """A neighbour service that sessions may use."""
 
@@ -332,6 +355,7 @@ class Settings(Section):
     )
     profiles: Profiles = Field(default_factory=Profiles)
     sessions: Sessions = Field(default_factory=Sessions)
+    idle: Idle = Field(default_factory=Idle)
     dask: Service = Field(default_factory=Service)
     reana: Service = Field(default_factory=Service)
     log: Log = Field(default_factory=Log)

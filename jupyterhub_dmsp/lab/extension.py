@@ -10,6 +10,7 @@ from traitlets import Int, List, Unicode
 
 from jupyterhub_dmsp import tracing
 from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.lab.activity import Activity
 from jupyterhub_dmsp.lab.handlers import lab_handlers
 from jupyterhub_dmsp.lab.service import Service, let_kernels_import
 from jupyterhub_dmsp.lab.session import (
@@ -76,6 +77,7 @@ class DmspLab(ExtensionApp):
         """Make the service; without a session the rest of Jupyter goes on and the log says why."""
         self._service: Service | None = None
         self._socket: KernelSocket | None = None
+        self._activity: Activity | None = None
         server = self.serverapp
         if server is None:
             return
@@ -94,6 +96,7 @@ class DmspLab(ExtensionApp):
             self.log.error("The data lake is not available: %s", error)
             return
         self.settings["dmsp_service"] = self._service
+        self._activity = Activity(server.web_app.settings, runtime, self._service, session.idle.interval)
         server.io_loop.add_callback(self._begin)
 
     def initialize_handlers(self) -> None:
@@ -104,6 +107,8 @@ class DmspLab(ExtensionApp):
     async def _begin(self) -> None:
         if self._service is None:
             return
+        if self._activity is not None:
+            self._activity.start()
         self._socket = KernelSocket(self._service)
         self._socket.start()
         try:
@@ -113,6 +118,8 @@ class DmspLab(ExtensionApp):
 
     async def stop_extension(self) -> None:
         """Called by Jupyter Server when it ends."""
+        if self._activity is not None:
+            self._activity.stop()
         if self._socket is not None:
             await self._socket.stop()
         if self._service is not None:

@@ -49,6 +49,17 @@ class TokenInfo(_Part):
     command: tuple[str, ...] = ()
 
 
+class IdleInfo(_Part):
+    """When the hub ends the session."""
+
+    timeout: int = 0
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two looks at what goes on: a fraction of the time-out, a minute at most."""
+        return min(60.0, max(0.5, self.timeout / 20)) if self.timeout else 60.0
+
+
 class Session(_Part):
     """The whole session file."""
 
@@ -60,6 +71,7 @@ class Session(_Part):
     lake: LakeInfo
     token: TokenInfo = TokenInfo()
     environment: str = ""
+    idle: IdleInfo = IdleInfo()
 
 
 def load(path: Path) -> Session:

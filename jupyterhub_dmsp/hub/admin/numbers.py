@@ -7,6 +7,7 @@ reasons come from the code.
 from __future__ import annotations
 
 import functools
+import time
 from collections import Counter as Tally
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
@@ -83,6 +84,9 @@ class Running(Collector):
 
 Asking = Callable[..., Awaitable[Any]]
 
+last: dict[str, tuple[float, str]] = {}
+"""When the issuer was asked last to refresh and to exchange (Unix time), and what came of it."""
+
 
 def outcome_of(error: BaseException) -> str:
     """One of :data:`OUTCOMES` for what a question to the issuer raised."""
@@ -104,9 +108,9 @@ def refresh(ask: Asking) -> Asking:
         try:
             answer = await ask(*args, **kwargs)
         except Exception as error:
-            REFRESHES.labels(outcome_of(error)).inc()
+            _refreshed(outcome_of(error))
             raise
-        REFRESHES.labels("ok").inc()
+        _refreshed("ok")
         return answer
 
     return counted
@@ -120,12 +124,28 @@ def exchange(ask: Asking) -> Asking:
         try:
             answer = await ask(self, user, audience)
         except Exception as error:
-            EXCHANGES.labels(audience, outcome_of(error)).inc()
+            _exchanged(audience, outcome_of(error))
             raise
-        EXCHANGES.labels(audience, "ok").inc()
+        _exchanged(audience, "ok")
         return answer
 
     return counted
+
+
+def _refreshed(outcome: str) -> None:
+    REFRESHES.labels(outcome).inc()
+    last["refresh"] = (time.time(), outcome)
+
+
+def _exchanged(audience: str, outcome: str) -> None:
+    EXCHANGES.labels(audience, outcome).inc()
+    last["exchange"] = (time.time(), outcome)
+
+
+def table(counter: Counter) -> list[tuple[dict[str, str], int]]:
+    """Labels and value of each series of a counter, zeros left out."""
+    samples = [s for family in counter.collect() for s in family.samples if s.name.endswith("_total")]
+    return [(dict(s.labels), int(s.value)) for s in samples if s.value]
 
 
 def answered(status: int) -> None:

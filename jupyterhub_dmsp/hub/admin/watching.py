@@ -50,6 +50,9 @@ recent: deque[Ended] = deque(maxlen=200)
 durations: dict[str, deque[float]] = {}
 """The last durations of each stage, seconds."""
 
+farewells: dict[tuple[str, str], str] = {}
+"""By user and server: why the hub ended their last session; said on the launch page until they start another."""
+
 
 @dataclass
 class Attempt:
@@ -180,6 +183,7 @@ class Watched(LoggingConfigurable):
         super().add_poll_callback(*args, **kwargs)
         if self.attempt is not None:
             self.attempt.up()
+            farewells.pop((str(self.user.name), str(self.name)), None)
 
     def run_post_stop_hook(self) -> Any:
         """JupyterHub calls this at every end, that of a start which nobody answered included."""

@@ -16,6 +16,7 @@ from traitlets import Unicode, default
 
 from jupyterhub_dmsp import settings as dmsp_settings
 from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.hub import keeping
 from jupyterhub_dmsp.hub.admin.watching import Watched, choosing
 from jupyterhub_dmsp.hub.errors import SpawnException
 from jupyterhub_dmsp.hub.launch import form, request
@@ -107,6 +108,7 @@ class ProfileSpawner(Watched):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        keeping.begin()
         self.steps = Steps()
         # A stranger may have stored something with JupyterHub's API: the form takes from it what it offers.
         self._allowed: dict[str, Any] = dict(getattr(self, "user_options", None) or {})
@@ -251,7 +253,7 @@ class ProfileSpawner(Watched):
 
     async def notice(self) -> str:
         """A sentence above the cards; empty for none."""
-        return ""
+        return keeping.farewell(self)
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """The steps of the start, for the hub's progress page."""

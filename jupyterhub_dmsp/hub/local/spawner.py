@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jupyterhub.spawner import Spawner
@@ -24,6 +24,7 @@ from jupyterhub_dmsp.hub.admin.watching import stage, starting
 from jupyterhub_dmsp.hub.errors import SpawnException
 from jupyterhub_dmsp.hub.launch.spawner import ProfileSpawner
 from jupyterhub_dmsp.hub.local import checks, records
+from jupyterhub_dmsp.hub.local.house import LocalHouse, key_of
 from jupyterhub_dmsp.hub.local.records import Record
 from jupyterhub_dmsp.hub.local.room import NoRoom, Room, Share, gpu_devices
 from jupyterhub_dmsp.hub.local.session import Session
@@ -105,7 +106,15 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
     @property
     def key(self) -> str:
         """The session's folder: the user, and a named server's name behind a dot, which no user name has."""
-        return f"{self.user.name}.{self.name}" if self.name else str(self.user.name)
+        return key_of(str(self.user.name), str(self.name))
+
+    @classmethod
+    def house(cls, app: Any) -> LocalHouse:
+        """What is known without a user, from JupyterHub's configuration."""
+        one = cls(parent=app)
+        mount = PurePosixPath(one.dmsp_settings().lake.mount)
+        scratch = one.state / "scratch" / mount.name if one.isolated else None
+        return LocalHouse(one.state, one.session_network(), scratch)
 
     @property
     def isolated(self) -> bool:
@@ -119,8 +128,8 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
     def load_state(self, state: dict[str, Any]) -> None:
         """Adopt what a former hub left running."""
         super().load_state(state)
-        if "session" in state:
-            self.record = Record.read(self.state, self.key)
+        # Also without our mark: a hub that is killed during a start has not saved it yet.
+        self.record = Record.read(self.state, self.key)
 
     def get_state(self) -> dict[str, Any]:
         """Little: the record in the state directory is the truth, and is there when the hub is not."""
@@ -138,10 +147,17 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
         counted = {"memory": group.memory_used(), "cpu": group.cpu_used()} if group else {}
         return {name: value for name, value in counted.items() if value is not None}
 
+    async def get_url(self) -> str:
+        """Where the server is, for a hub that was restarted during its start and has not kept it."""
+        record = self.record
+        if record is None or self.server is None:
+            return str(await super().get_url())
+        return f"{self.server.proto}://{record.address}:{record.port}{self.server.base_url}"
+
     async def notice(self) -> str:
-        """What the launch page should say about isolation."""
+        """What the launch page should say about the last session's end and about isolation."""
         if self.isolated:
-            return ""
+            return await super().notice()
         return "This installation runs without root: one session at a time, isolated from this machine's files only."
 
     @starting

@@ -16,7 +16,9 @@ from traitlets import Integer, List, Unicode, default
 
 from jupyterhub_dmsp import tracing
 from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.hub import keeping
 from jupyterhub_dmsp.hub.admin import numbers
+from jupyterhub_dmsp.hub.admin.page import ADMIN_HANDLERS
 from jupyterhub_dmsp.hub.errors import IssuerDown, LoginAgain, unreachable
 from jupyterhub_dmsp.hub.login import token
 from jupyterhub_dmsp.identity import claims
@@ -91,7 +93,8 @@ class DMSPAuthenticator(GenericOAuthenticator):
 
     def get_handlers(self, app: Any) -> list[Any]:
         """The login handlers, and the token endpoint."""
-        return [*super().get_handlers(app), (r"/api/dmsp/token", token.TokenHandler)]
+        keeping.begin()
+        return [*super().get_handlers(app), (r"/api/dmsp/token", token.TokenHandler), *ADMIN_HANDLERS]
 
     def groups_of(self, auth_state: Mapping[str, Any]) -> list[str]:
         """Groups in what userinfo said; else in the access token, which came from the issuer itself."""

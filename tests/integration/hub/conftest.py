@@ -143,7 +143,7 @@ class Stack:
             await self.network.ensure()
             host = self.network.gateway
         self.hub_url = f"http://{host}:{self.ports['hub']}"
-        self.passwords = await asyncio.to_thread(issuer_part.ensure_users, USERS, self.state / "secrets")
+        self.passwords = await asyncio.to_thread(issuer_part.ensure_users, self.users, self.state / "secrets")
 
     def secret_file(self, name: str) -> Path:
         return self.state / "secrets" / name

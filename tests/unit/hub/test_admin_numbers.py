@@ -23,6 +23,7 @@ class Stock:
     """What Watched needs of JupyterHub's Spawner."""
 
     ready = False
+    name = ""
 
     def add_poll_callback(self, *args: Any) -> None: ...
 
