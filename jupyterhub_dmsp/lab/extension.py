@@ -18,6 +18,7 @@ from jupyterhub_dmsp.lab.session import (
     Session,
     TokenInfo,
     data_directory,
+    idle_info,
     load,
     runtime_directory,
 )
@@ -82,22 +83,25 @@ class DmspLab(ExtensionApp):
         if server is None:
             return
         tracing.log_like(server.log)
+        runtime: Path | None = None
         try:
+            runtime = runtime_directory()
+            os.environ["DMSP_RUNTIME"] = str(runtime)
             session = self.session()
             if session.lake.mode != "replica":
                 raise DmspError(
                     f"`lake.mode: {session.lake.mode}` is not supported by this version.", "Use `replica`."
                 )
-            runtime = runtime_directory()
-            os.environ["DMSP_RUNTIME"] = str(runtime)
             logger = server.event_logger
             self._service = Service(session, runtime, data_directory(), Path(server.root_dir), logger)
         except DmspError as error:
             self.log.error("The data lake is not available: %s", error)
-            return
-        self.settings["dmsp_service"] = self._service
-        self._activity = Activity(server.web_app.settings, runtime, self._service, session.idle.interval)
-        server.io_loop.add_callback(self._begin)
+        else:
+            self.settings["dmsp_service"] = self._service
+            server.io_loop.add_callback(self._begin)
+        # Also without the lake: nobody's work is to be ended as idle.
+        self._activity = Activity(server.web_app.settings, runtime, self._service, idle_info().interval)
+        server.io_loop.add_callback(self._activity.start)
 
     def initialize_handlers(self) -> None:
         """Add the REST interface; without a service it answers 503."""
@@ -107,8 +111,6 @@ class DmspLab(ExtensionApp):
     async def _begin(self) -> None:
         if self._service is None:
             return
-        if self._activity is not None:
-            self._activity.start()
         self._socket = KernelSocket(self._service)
         self._socket.start()
         try:

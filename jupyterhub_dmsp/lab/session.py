@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -71,7 +72,6 @@ class Session(_Part):
     lake: LakeInfo
     token: TokenInfo = TokenInfo()
     environment: str = ""
-    idle: IdleInfo = IdleInfo()
 
 
 def load(path: Path) -> Session:
@@ -84,6 +84,15 @@ def load(path: Path) -> Session:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"])
         raise SessionUnreadable(f"The session file is not valid at `{where}`: {fault['msg']}.") from error
+
+
+def idle_info() -> IdleInfo:
+    """When the hub ends this session, also where the rest of ``$DMSP_SESSION`` is of no use."""
+    try:
+        found = json.loads(Path(os.environ["DMSP_SESSION"]).read_bytes())
+        return IdleInfo.model_validate(found["idle"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return IdleInfo()
 
 
 def runtime_directory() -> Path:

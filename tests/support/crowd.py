@@ -1,6 +1,6 @@
 """Many users of one hub: all log in, all start, all ask for a token, all stop; what each phase costs the hub.
 
-For a test that asserts counts and for the benchmark. Sessions are real, isolated ones, with a stub for Jupyter's server.
+For a test that asserts counts and for the benchmark. Sessions are real and isolated, with a stub for the server.
 """
 
 from __future__ import annotations
