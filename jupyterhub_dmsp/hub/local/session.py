@@ -90,7 +90,7 @@ class Session:
             "lake": known | dict(self.lake),
             "token": {"url": token_url, "audience": (self.settings.identity.audiences or ["rucio"])[0]},
             "environment": str(self.environment),
-            "idle": {"timeout": self.settings.idle.timeout_of(self.profile)},
+            "idle": {"timeout": self.settings.idle.timeout_of(self.launch.profile.slug)},
         }
 
     def variables(self, site: str = "") -> dict[str, str]:
