@@ -19,7 +19,7 @@ from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub import keeping
 from jupyterhub_dmsp.hub.admin.watching import Watched, choosing
 from jupyterhub_dmsp.hub.errors import SpawnException
-from jupyterhub_dmsp.hub.launch import form, request
+from jupyterhub_dmsp.hub.launch import form, readable, request
 from jupyterhub_dmsp.profiles import catalogue as profiles_catalogue
 from jupyterhub_dmsp.profiles.catalogue import Catalogue, Profile
 from jupyterhub_dmsp.profiles.launch import Capacity, Launch, NotOffered, resolve, shown
@@ -47,6 +47,7 @@ class Cached:
 
 
 _cached = Cached()
+readable.install()
 
 
 class Steps:

@@ -43,6 +43,9 @@ _STATIC = """\
   # Uploads and long notebook requests have no limit in time; 0 switches traefik's 60 s off.
   [entryPoints.{public}.transport.respondingTimeouts]
     readTimeout = 0
+  # Behind it tornado takes 64 KiB and hangs up on more: said here, it is a 431 and not a gateway that failed.
+  [entryPoints.{public}.http]
+    maxHeaderBytes = 57344
   # At the end open connections (notebooks, event streams) are not waited for: their servers have gone before.
   [entryPoints.{public}.transport.lifeCycle]
     graceTimeOut = "1s"

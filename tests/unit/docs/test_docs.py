@@ -7,16 +7,20 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
 
 
-def test_reference_of_dmsp_yaml_is_generated() -> None:
+@pytest.mark.parametrize("name", ["dmsp-yaml.md", "profile-yaml.md"])
+def test_references_are_generated(name: str) -> None:
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/reference/generate.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (ROOT / "docs/reference/dmsp-yaml.md").read_text() == module.page(), "run docs/reference/generate.py"
+    again = module.PAGES[name]()
+    assert (ROOT / "docs/reference" / name).read_text() == again, "run docs/reference/generate.py"
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -70,6 +70,43 @@ def test_profile_is_read_with_its_folder(tmp_path: Path) -> None:
         ({"needs": ["magic"]}, "Profile deep-sea: `needs.0` input should be 'headers'."),
         ({"limits": {"memory": "lots"}}, "Profile deep-sea: `limits.memory` string should match pattern"),
         ({"limits": {"cpu": 0}}, "Profile deep-sea: `limits.cpu` input should be greater than 0."),
+        ({"choices": {"memory": ["4G", "2G"]}}, "Profile deep-sea: `choices.memory` must rise"),
+        ({"choices": {"cpu": [1, 4]}}, "Profile deep-sea: choices.cpu lacks 2, which `limits` gives."),
+        ({"choices": {"memory": ["2G"]}}, "Profile deep-sea: choices.memory lacks 4G, which `limits` gives."),
+        ({"group_limits": {"/a": {"disk": 1}}}, "Profile deep-sea: `group_limits./a.disk` is not a known key."),
+        ({"mode": "magic"}, "Profile deep-sea: `mode` input should be 'replica' or 'download'."),
+        ({"environment": {"PATH": "/evil"}}, "Profile deep-sea: `environment` sets PATH, which belongs to"),
+        (
+            {"environment": {"JUPYTERHUB_API_TOKEN": "x"}},
+            "Profile deep-sea: `environment` sets JUPYTERHUB_API_TOKEN",
+        ),
+        ({"environment": {"a b": "x"}}, "Profile deep-sea: `environment.a b"),
+        ({"mounts": [{"name": "m", "path": "/data"}]}, "Profile deep-sea: `mounts.0` m needs either `host` or"),
+        (
+            {"mounts": [{"name": "m", "path": "/data", "host": "/a", "claim": "b"}]},
+            "Profile deep-sea: `mounts.0` m needs either `host` or `claim`.",
+        ),
+        (
+            {"mounts": [{"name": "m", "path": "/etc/x", "host": "/a"}]},
+            "Profile deep-sea: `mounts.0.path` must not lie below /etc, which belongs to the session.",
+        ),
+        (
+            {"mounts": [{"name": "m", "path": "/data/../etc", "host": "/a"}]},
+            "Profile deep-sea: `mounts.0.path` must be an absolute path without",
+        ),
+        (
+            {"mounts": [{"name": n, "path": "/data", "host": "/a"} for n in ("m", "n")]},
+            "Profile deep-sea: mounts: a path stands twice.",
+        ),
+        (
+            {"variants": [{"name": "next"}]},
+            "Profile deep-sea: `variants.0` next changes nothing: it needs `lock`",
+        ),
+        (
+            {"variants": [{"name": "next", "lock": "../other.lock"}]},
+            "Profile deep-sea: `variants.0.lock` string should match pattern",
+        ),
+        ({"variants": [{"name": "next", "lock": "next.lock"}]}, "Profile deep-sea: next.lock is missing."),
         (
             {"highlights": ["torch"]},
             "Profile deep-sea: `highlights` names torch, which requirements.lock lacks.",
@@ -163,6 +200,34 @@ def test_who_may_launch_what_in_which_order(tmp_path: Path) -> None:
     assert [p.slug for p in found.for_experiments({"collider"})] == ["closed", "open-a", "open-b"]
     assert found.get("closed") is not None
     assert found.get("nothing") is None
+
+
+def test_groups_of_the_issuer_open_a_profile_too(tmp_path: Path) -> None:
+    make(tmp_path, groups=["/dmsp/guests"])
+    (profile,) = catalogue.load(tmp_path)
+    assert [
+        profile.open_to(experiments, groups)
+        for experiments, groups in (
+            ([], []),
+            (["km3net"], []),
+            ([], ["/dmsp/guests"]),
+            (["collider"], ["/dmsp"]),
+        )
+    ] == [False, True, True, False]
+
+
+def test_lock_of_a_variant_counts(tmp_path: Path) -> None:
+    folder = make(tmp_path, variants=[{"name": "next", "lock": "next.lock"}])
+    (folder / "next.lock").write_text(LOCK.replace("pip==", "pipx=="))
+    assert faults(tmp_path) == ["Profile deep-sea: next.lock lacks pip."]
+    (folder / "next.lock").write_text(LOCK)
+    before = catalogue.load(tmp_path).digest()
+    (folder / "next.lock").write_text(LOCK.replace("2.4.6", "2.4.7"))
+    after = catalogue.load(tmp_path)
+    assert after.digest() != before
+    one, other = after.profiles[0].environments()
+    assert one.digest() != other.digest()
+    assert one.folder != other.folder
 
 
 def test_digest_changes_with_what_matters(tmp_path: Path) -> None:
