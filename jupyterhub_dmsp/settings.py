@@ -31,6 +31,8 @@ RUCIO_SCOPE = r"^[a-zA-Z0-9_.-]{1,25}$"
 # Rucio's limits: a scope (`user.<name>`) has 25 characters, the key of an attribute (`experiment-<name>`) 30.
 USER_LENGTH = 20
 EXPERIMENT_LENGTH = 19
+PresetName = Literal["iam", "wlcg", "keycloak", "egi", "generic"]
+EGI_NAMESPACES = ("urn:mace:egi.eu", "urn:geant:egi.eu")
 RSE = r"^[A-Z0-9]+([_-][A-Z0-9]+)*$"
 
 
@@ -96,6 +98,15 @@ class Site(Section):
     support: str = Field("", max_length=200, description="Whom users ask for help: an address or a page.")
 
 
+class Audience(Section):
+    """A service that sessions obtain tokens for."""
+
+    name: str = Field(min_length=1, description="As it stands in `aud`.")
+    scopes: list[str] = Field(
+        [], description="The scopes that its tokens have: no more than it needs. All of the login's when empty."
+    )
+
+
 class Identity(Section):
     """Who logs in, and what the identity provider calls things."""
 
@@ -103,25 +114,60 @@ class Identity(Section):
         None,
         description="OIDC issuer, exactly as it stands in `iss`. The box runs its own when this is empty.",
     )
+    name: str = Field(
+        "",
+        max_length=60,
+        description="What the login button calls it; the host's name or the site's when empty.",
+    )
     client_id: str = Field("jupyterhub", min_length=1, description="The hub's client at the issuer.")
     client_secret: SecretRef | None = Field(None, description="Reference to the client's secret.")
+    preset: PresetName = Field(
+        "wlcg",
+        description="What the provider's claims look like: INDIGO IAM, the WLCG profile, Keycloak, EGI Check-in, or a"
+        " plain `groups` list. It gives the three keys below their values.",
+    )
+    scopes: list[Annotated[str, Field(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+$")]] = Field(
+        [], description="Scopes that a login asks for; the preset's when empty."
+    )
     username_claim: str = Field(
-        "preferred_username", description="Claim that gives the user name and the Rucio account."
+        "", description="Claim that gives the user name and the Rucio account; the preset's when empty."
     )
     groups_claim: str = Field(
-        "wlcg.groups", description="Claim that lists the groups (one claim name: dots do not nest)."
+        "", description="Claim that lists the groups (its dots do not nest); the preset's when empty."
+    )
+    entitlement_namespaces: list[str] = Field(
+        list(EGI_NAMESPACES),
+        description="Namespaces of entitlements that count as groups, with the preset `egi`.",
     )
     allowed_groups: list[str] = Field(
         ["/dmsp"],
         description="Members of any of these may log in; an empty list admits everybody whom the issuer knows.",
     )
     admin_groups: list[str] = Field(["/dmsp/admins"], description="Members of any of these administer the hub.")
-    audiences: list[str] = Field(
-        ["rucio"], description="Audiences for which a session may obtain tokens (RFC 8693 exchange)."
+    audiences: list[str | Audience] = Field(
+        [Audience(name="rucio", scopes=["openid", "profile"])],
+        description="Audiences for which a session may obtain tokens (RFC 8693 exchange): a name, or a name with the"
+        " scopes that are asked for it.",
+    )
+    revoke_at: list[Literal["logout", "last-server"]] = Field(
+        ["logout", "last-server"],
+        description="When a login's tokens are revoked and forgotten: at a logout without running servers, and after a"
+        " user's last server has stopped.",
+    )
+    token_requests: int = Field(
+        120,
+        ge=0,
+        description="How often in a minute one user's servers may ask for tokens; 0: as often as they like.",
     )
     refresh_leeway: int = Field(
         30, ge=1, le=3600, description="Refresh when fewer seconds are left on a token."
     )
+
+    @property
+    def offered(self) -> dict[str, str]:
+        """The audiences, and for each the scopes that are asked; empty where none are named."""
+        found = [Audience(name=a) if isinstance(a, str) else a for a in self.audiences]
+        return {audience.name: " ".join(audience.scopes) for audience in found}
 
 
 class Lake(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from jupyterhub_dmsp.hub.login.token import SCOPE
 from jupyterhub_dmsp.hub.requests import log_request
 from jupyterhub_dmsp.settings import Settings, read_secret
 
-OIDC_SCOPES = ["openid", "profile", "email", "offline_access", "wlcg", "wlcg.groups"]
 USERNAME = r"^[a-z][a-z0-9_-]{0,31}$"
 """User names become folder names: no dots, no slashes, no leading underscore (services have those)."""
 
@@ -80,7 +80,7 @@ def configure(
     found = Endpoints.of(dict(endpoints)) if endpoints else discover(issuer, hub / "issuer.json")
     c.CryptKeeper.keys = [bytes.fromhex(read_secret(crypt_key))]
     _login(c, chosen, found, public_url, read_secret(client_secret))
-    _scopes(c)
+    offer_tokens(c)
     c.JupyterHub.spawner_class = "jupyterhub_dmsp.hub.local.spawner.LocalProfileSpawner"
     c.Spawner.default_url = "/lab"
     c.Spawner.env_keep = []
@@ -155,23 +155,41 @@ def _login(c: Any, chosen: Settings, found: Endpoints, public_url: str, secret: 
     a.token_url = found.token_endpoint
     a.userdata_url = found.userinfo_endpoint
     a.oauth_callback_url = f"{public_url.rstrip('/')}/hub/oauth_callback"
-    a.scope = list(OIDC_SCOPES)
+    a.revocation_url = found.revocation_endpoint
     a.basic_auth = True
-    a.login_service = urlparse(found.authorization_endpoint).hostname or "the identity provider"
-    a.username_claim = identity.username_claim
+    a.login_service = identity.name or _login_name(found, chosen)
+    a.claims_preset = identity.preset
     a.groups_claim = identity.groups_claim
+    a.entitlement_namespaces = list(identity.entitlement_namespaces)
+    # An empty one would replace the preset's.
+    if identity.scopes:
+        a.scope = list(identity.scopes)
+    if identity.username_claim:
+        a.username_claim = identity.username_claim
     a.allowed_groups = set(identity.allowed_groups)
     a.allow_all = not identity.allowed_groups
     a.admin_groups = set(identity.admin_groups)
-    a.exchange_audiences = list(identity.audiences)
+    a.exchange_audiences = list(identity.offered)
+    a.exchange_scopes = dict(identity.offered)
+    a.revoke_at = list(identity.revoke_at)
+    a.token_requests = identity.token_requests
     a.token_leeway = identity.refresh_leeway
     a.custom_403_message = f"Your account is not in a group that may use {chosen.site.name}." + (
         f" Ask {chosen.site.support}." if chosen.site.support else ""
     )
 
 
-def _scopes(c: Any) -> None:
-    """A user's server may ask for tokens; nobody may read what is stored about a login."""
+def _login_name(found: Endpoints, chosen: Settings) -> str:
+    """What people call the provider: its host's name, or the site where that is a number or this machine."""
+    host = urlparse(found.authorization_endpoint).hostname or ""
+    return chosen.site.name if not re.search("[a-z]", host) or host == "localhost" or ":" in host else host
+
+
+def offer_tokens(c: Any) -> None:
+    """Let users' servers ask for tokens; nobody may read what is stored about a login.
+
+    For a ``jupyterhub_config.py`` of one's own: call it once with ``c``.
+    """
     c.JupyterHub.custom_scopes = {SCOPE: {"description": "Obtain short-lived tokens for the data lake."}}
     if version_info[0] >= 6:
         c.JupyterHub.extra_user_scopes = {SCOPE}

@@ -47,6 +47,12 @@ class AudienceRefused(IdentityError):
         super().__init__(message, remedy)
 
 
+class TokenWithheld(IdentityError):
+    """The login is good, and its tokens are kept from this server while others can enter it."""
+
+    transient = True
+
+
 class TokenExpired(IdentityError):
     """What came was over already."""
 

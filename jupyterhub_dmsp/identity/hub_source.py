@@ -17,6 +17,7 @@ from jupyterhub_dmsp.identity.errors import (
     NoSessionToken,
     TokenMalformed,
     TokenRefused,
+    TokenWithheld,
     redact,
 )
 from jupyterhub_dmsp.identity.tokens import Token
@@ -75,6 +76,7 @@ class HubTokenSource:
         Raises:
             IssuerDown: the hub does not answer, or not now.
             TokenRefused: the login is over.
+            TokenWithheld: somebody else can enter this server.
             AudienceRefused: the hub gives no token for this audience.
             TokenMalformed: the hub answered something else.
             NoSessionToken: this process is not a session of a hub.
@@ -119,6 +121,8 @@ class HubTokenSource:
             return IssuerDown(f"The hub cannot give a token now: {said}.")
         if answer.status_code in (400, 404):
             return AudienceRefused(f"The hub gives no token for {self._audience}: {said}.")
+        if answer.headers.get("X-DMSP-Refusal") == "shared":
+            return TokenWithheld(f"{said}.")
         return TokenRefused(f"The hub refused a token: {said}.")
 
 

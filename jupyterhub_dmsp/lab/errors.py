@@ -50,6 +50,7 @@ _IDENTITY: tuple[tuple[str, str, str, int], ...] = (
     ("TokenMalformed", "login", "login", 401),
     ("NoSessionToken", "login", "login", 401),
     ("AudienceRefused", "audience", "contact", 403),
+    ("TokenWithheld", "shared", "none", 403),
     ("TokenCommandFailed", "token_command", "contact", 503),
 )
 

@@ -88,7 +88,7 @@ class Session:
             "experiments": [experiment.name for experiment in self.experiments],
             "scopes": [scope for e in self.experiments for scope in e.scopes] + [f"user.{user}"],
             "lake": known | dict(self.lake),
-            "token": {"url": token_url, "audience": (self.settings.identity.audiences or ["rucio"])[0]},
+            "token": {"url": token_url, "audience": next(iter(self.settings.identity.offered), "rucio")},
             "environment": str(self.environment),
             "idle": {"timeout": self.settings.idle.timeout_of(self.launch.profile.slug)},
         }

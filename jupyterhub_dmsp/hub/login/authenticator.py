@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from oauthenticator.generic import GenericOAuthenticator
 from tornado import web
 from tornado.httpclient import HTTPClientError
 from traitlets import Any as AnyTrait
-from traitlets import Integer, List, Unicode, default
+from traitlets import Dict, Enum, Float, Integer, List, Unicode, default
 
 from jupyterhub_dmsp import tracing
 from jupyterhub_dmsp.errors import DmspError
@@ -20,9 +23,13 @@ from jupyterhub_dmsp.hub import keeping
 from jupyterhub_dmsp.hub.admin import numbers
 from jupyterhub_dmsp.hub.admin.page import ADMIN_HANDLERS
 from jupyterhub_dmsp.hub.errors import IssuerDown, LoginAgain, unreachable
-from jupyterhub_dmsp.hub.login import token
-from jupyterhub_dmsp.identity import claims
+from jupyterhub_dmsp.hub.login import ending, token
+from jupyterhub_dmsp.hub.login.discovery import Endpoints, discover
+from jupyterhub_dmsp.hub.login.limits import RateLimit
+from jupyterhub_dmsp.identity import claims, shapes
+from jupyterhub_dmsp.identity.errors import TokenMalformed
 from jupyterhub_dmsp.identity.tokens import CLOCK_TOLERANCE
+from jupyterhub_dmsp.settings import EGI_NAMESPACES
 
 REQUEST_TIMEOUT = 10.0
 RECHECK = 15.0
@@ -36,6 +43,80 @@ class DMSPAuthenticator(GenericOAuthenticator):
     saved inside it: a refresh token that works once is used once, however many requests arrive at its expiry.
     """
 
+    login_service = Unicode(
+        config=True,
+        help="""What the login button calls the identity provider. Default: the name of its host.""",
+    )
+    logout_handler = ending.Logout
+    issuer = Unicode(
+        "",
+        config=True,
+        help="""The OIDC issuer, exactly as it stands in ``iss``.
+
+        Its endpoints are then found by discovery, unless they are set. Default: none, they have to be set.
+        """,
+    )
+    discovery_file = Unicode(
+        "dmsp_issuer.json",
+        config=True,
+        help="""Where the issuer's endpoints are remembered, for a start of the hub while the issuer is down.
+
+        Relative to the hub's working directory, as its database. Default: ``dmsp_issuer.json``.
+        """,
+    )
+    revocation_url = Unicode(
+        config=True,
+        help="""Where tokens are revoked (RFC 7009). Default: what the issuer's discovery document says.""",
+    )
+    claims_preset = Enum(
+        shapes.PRESET_NAMES,
+        "wlcg",
+        config=True,
+        help="""What the issuer's claims look like: ``iam``, ``wlcg``, ``keycloak``, ``egi`` or ``generic``.
+
+        It decides how groups are read, and the defaults of ``username_claim`` and ``scope``. Default: ``wlcg``.
+        """,
+    )
+    entitlement_namespaces = List(
+        Unicode(),
+        list(EGI_NAMESPACES),
+        config=True,
+        help="""Namespaces of entitlements (AARC-G069) that count as groups, with the preset ``egi``.
+
+        Entitlements of any other are ignored: everybody may name groups in a namespace of their own.
+        """,
+    )
+    revoke_at = List(
+        Enum((ending.LOGOUT, ending.LAST_SERVER)),
+        [ending.LOGOUT, ending.LAST_SERVER],
+        config=True,
+        help="""When a login's tokens are revoked at the issuer and forgotten here.
+
+        ``logout``: when somebody logs out and has no server running. ``last-server``: when the last server of a
+        user has stopped and none has started for ``revoke_delay`` seconds. Default: both.
+        """,
+    )
+    revoke_delay = Float(
+        300.0,
+        min=0,
+        config=True,
+        help="""Seconds from the stop of a user's last server to the end of the login. Default: 300.""",
+    )
+    token_requests = Integer(
+        120,
+        min=0,
+        config=True,
+        help="""How often in a minute one user's servers may ask for tokens; 0: no limit. Default: 120.""",
+    )
+    exchange_scopes = Dict(
+        value_trait=Unicode(),
+        key_trait=Unicode(),
+        config=True,
+        help="""The scopes, separated by spaces, that are asked for an audience's tokens.
+
+        For audiences that are not named here, or with an empty text: all that the login has. Default: none.
+        """,
+    )
     token_leeway = Integer(
         30,
         min=1,
@@ -51,9 +132,9 @@ class DMSPAuthenticator(GenericOAuthenticator):
         help="""Audiences for which a user's server may obtain tokens. Default: none.""",
     )
     groups_claim = Unicode(
-        "wlcg.groups",
+        "",
         config=True,
-        help="""Name of the claim that lists groups; dots in it do not nest. Default: ``wlcg.groups``.""",
+        help="""Name of the claim that lists groups; dots in it do not nest. Default: what the preset reads.""",
     )
     provision = AnyTrait(
         None,
@@ -71,12 +152,68 @@ class DMSPAuthenticator(GenericOAuthenticator):
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._checked: dict[str, float] = {}
         self.tokens = token.TokenService(self)
+        self.requests = RateLimit()
+        self._endpoints: Endpoints | None = None
+        self.endings = ending.Endings(self)
         tracing.log_like(self.log)
 
     @default("auth_state_groups_key")
     def _default_groups_key(self) -> Any:
         # A string would be split at its dots, and the claim's name has one.
         return self.groups_of
+
+    @default("enable_auth_state")
+    def _default_auth_state(self) -> bool:
+        # Without it there is nothing to refresh or to exchange.
+        return True
+
+    @default("manage_groups")
+    def _default_manage_groups(self) -> bool:
+        return True
+
+    @default("basic_auth")
+    def _default_basic_auth(self) -> bool:
+        # The one way that every issuer has to know (RFC 6749, 2.3.1).
+        return True
+
+    @default("auth_refresh_age")
+    def _default_refresh_age(self) -> int:
+        return 60
+
+    @default("username_claim")
+    def _default_username_claim(self) -> str:
+        return shapes.PRESETS[self.claims_preset].username_claim
+
+    @default("scope")
+    def _default_scope(self) -> list[str]:
+        return list(shapes.PRESETS[self.claims_preset].scopes)
+
+    @default("authorize_url")
+    def _default_authorize_url(self) -> str:
+        return self._endpoint("authorization_endpoint")
+
+    @default("token_url")
+    def _default_token_url(self) -> str:
+        return self._endpoint("token_endpoint")
+
+    @default("userdata_url")
+    def _default_userdata_url(self) -> str:
+        return self._endpoint("userinfo_endpoint")
+
+    @default("revocation_url")
+    def _default_revocation_url(self) -> str:
+        return self._endpoint("revocation_endpoint")
+
+    @default("login_service")
+    def _default_login_service(self) -> str:
+        return urlsplit(self.issuer or self.authorize_url).hostname or "the identity provider"
+
+    def _endpoint(self, name: str) -> str:
+        if not self.issuer:
+            return ""
+        if self._endpoints is None:
+            self._endpoints = discover(self.issuer, Path(self.discovery_file))
+        return str(getattr(self._endpoints, name))
 
     @default("http_request_kwargs")
     def _default_timeouts(self) -> dict[str, float]:
@@ -93,20 +230,33 @@ class DMSPAuthenticator(GenericOAuthenticator):
 
     def get_handlers(self, app: Any) -> list[Any]:
         """The login handlers, and the token endpoint."""
+        # Asked now: an issuer that is not there stops the start, and not the first person who logs in.
+        if not (self.authorize_url and self.token_url):
+            raise DmspError("The authenticator knows no identity provider.", "Set c.DMSPAuthenticator.issuer.")
         keeping.begin()
         return [*super().get_handlers(app), (r"/api/dmsp/token", token.TokenHandler), *ADMIN_HANDLERS]
 
     def groups_of(self, auth_state: Mapping[str, Any]) -> list[str]:
-        """Groups in what userinfo said; else in the access token, which came from the issuer itself."""
-        found = auth_state[self.user_auth_state_key].get(self.groups_claim)
-        if found is None:
-            found = claims.read(auth_state["access_token"]).get(self.groups_claim, [])
-        if isinstance(found, str):
-            found = [found]
-        if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-            self.log.error("The claim %s is not a list of names: no groups", self.groups_claim)
-            return []
+        """Groups in what userinfo said, the id_token, or the access token: all three came from the issuer itself."""
+        reading = shapes.Reading(self.client_id, self.groups_claim, tuple(self.entitlement_namespaces))
+        return shapes.groups(self.claims_preset, self._said(auth_state), reading)
+
+    def _said(self, auth_state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """What the issuer said of a user; opaque tokens say nothing."""
+        found: list[Mapping[str, Any]] = [auth_state.get(self.user_auth_state_key) or {}]
+        for name in ("id_token", "access_token"):
+            with contextlib.suppress(TokenMalformed):
+                found.append(claims.read(auth_state.get(name) or ""))
         return found
+
+    def user_info_to_username(self, user_info: dict[str, Any]) -> str:
+        """The user's name, or a sentence that does not repeat what is known of the person."""
+        claim = self.username_claim
+        name = claim(user_info) if callable(claim) else user_info.get(claim)
+        if not isinstance(name, str) or not name:
+            self.log.error("No name in the claim %s; userinfo has: %s", claim, ", ".join(sorted(user_info)))
+            raise web.HTTPError(403, "The identity provider does not tell your user name.")
+        return name
 
     def build_auth_state_dict(self, token_info: dict[str, Any], user_info: dict[str, Any]) -> dict[str, Any]:
         """What is kept, encrypted, about a login: the stock state and absolute times."""
@@ -149,6 +299,16 @@ class DMSPAuthenticator(GenericOAuthenticator):
             raise web.HTTPError(403, f"The name {model['name']} belongs to somebody else here.")
         return model
 
+    def post_spawn_stop(self, user: Any, spawner: Any) -> None:
+        """After a server has stopped: perhaps it was the user's last."""
+        super().post_spawn_stop(user, spawner)
+        self.endings.at_stop(user)
+
+    async def delete_user(self, user: Any) -> None:
+        """A user is deleted: their login ends."""
+        super().delete_user(user)
+        await self.endings.end(user, "the user is deleted", gone=True)
+
     async def run_post_auth_hook(self, handler: Any, auth_model: Any) -> Any:
         """After everything else has agreed: prepare what the user needs elsewhere."""
         model = await super().run_post_auth_hook(handler, auth_model)
@@ -176,7 +336,7 @@ class DMSPAuthenticator(GenericOAuthenticator):
             return True
         async with self.lock(user.name):
             state = await user.get_auth_state()
-            if not state:
+            if not state or not state.get("access_token"):
                 return False
             recent = time.monotonic() - self._checked.get(user.name, -RECHECK) < RECHECK
             if recent and self.is_fresh(state):
@@ -201,7 +361,7 @@ class DMSPAuthenticator(GenericOAuthenticator):
             IssuerDown: the issuer does not answer, and the token has expired.
         """
         state: dict[str, Any] | None = await user.get_auth_state()
-        if not state:
+        if not state or not state.get("access_token"):
             raise LoginAgain
         if self.is_fresh(state):
             return state
@@ -257,6 +417,8 @@ class DMSPAuthenticator(GenericOAuthenticator):
         info: dict[str, Any] = await self.get_token_info(None, self.build_refresh_token_request_params(old))
         # An issuer that does not rotate may leave it out.
         info.setdefault("refresh_token", old)
+        if state.get("id_token"):
+            info.setdefault("id_token", state["id_token"])
         self.log.info("Refreshed the token of %s", username)
         return info
 

@@ -26,6 +26,7 @@ class Endpoints:
     token_endpoint: str
     userinfo_endpoint: str
     end_session_endpoint: str = ""
+    revocation_endpoint: str = ""
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Endpoints:
@@ -35,7 +36,8 @@ class Endpoints:
         if missing:
             raise DmspError(f"The issuer's discovery document lacks {', '.join(missing)}.")
         found = {name: str(data[name]) for name in names}
-        return cls(**found, end_session_endpoint=str(data.get("end_session_endpoint") or ""))
+        further = ("end_session_endpoint", "revocation_endpoint")
+        return cls(**found, **{name: str(data.get(name) or "") for name in further})
 
 
 def discover(issuer: str, cache: Path) -> Endpoints:

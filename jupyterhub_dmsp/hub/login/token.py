@@ -6,6 +6,7 @@ The server shows its hub token, which carries the scope for this and little more
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
@@ -22,12 +23,15 @@ from jupyterhub_dmsp import tracing
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub.admin import numbers
 from jupyterhub_dmsp.hub.errors import ClocksDiffer, IssuerDown, LoginAgain, Refused, oauth_error, unreachable
+from jupyterhub_dmsp.hub.login import sharing
 from jupyterhub_dmsp.identity import claims, exchange
 from jupyterhub_dmsp.identity.errors import TokenMalformed
 from jupyterhub_dmsp.identity.tokens import CLOCK_TOLERANCE, Token
 
 SCOPE = "custom:dmsp:token"
 """Needed to ask; given to servers by ``Spawner.server_token_scopes``."""
+REFUSAL = "X-DMSP-Refusal"
+"""Header that tells a server why it is refused, where logging in again would not help."""
 SKEW = 60.0
 """Seconds by which the issuer's clock may differ from ours before the log says so."""
 
@@ -45,6 +49,7 @@ class Logins(Protocol):
     """What is needed of the authenticator: its users' logins, and its way to the issuer."""
 
     token_leeway: int
+    exchange_scopes: dict[str, str]
     log: Logger
 
     def lock(self, username: str) -> AbstractAsyncContextManager[Any]:
@@ -102,7 +107,9 @@ class TokenService:
     async def _exchange(self, user: Any, audience: str) -> tuple[Token, bool]:
         try:
             state = await self.authenticator.fresh_state(user)
-            answer = await self.authenticator.post_token(exchange.parameters(state["access_token"], audience))
+            scope = self.authenticator.exchange_scopes.get(audience) or None
+            form = exchange.parameters(state["access_token"], audience, scope)
+            answer = await self.authenticator.post_token(form)
         except (IssuerDown, HTTPClientError, OSError, TimeoutError) as error:
             if isinstance(error, IssuerDown) or unreachable(error):
                 return self._last_resort(user.name, audience, error), False
@@ -141,10 +148,19 @@ class TokenService:
         raise IssuerDown from error
 
 
+class _Refusal(web.HTTPError):
+    """An error with headers, which JupyterHub's handlers send along."""
+
+    def __init__(self, status: int, sentence: str, headers: dict[str, str]) -> None:
+        super().__init__(status, sentence)
+        self.headers = headers
+
+
 class TokenHandler(APIHandler):
     """200 ``{"access_token", "expires_at", "audience"}``; errors as JupyterHub's API says them.
 
-    400 audience not offered · 403 not a server's token · 409 log in again · 503 the issuer does not answer.
+    400 audience not offered · 403 not a server's token, or a shared server · 409 log in again · 429 too often ·
+    503 the issuer does not answer.
     """
 
     def set_default_headers(self) -> None:
@@ -166,10 +182,12 @@ class TokenHandler(APIHandler):
 
     async def get(self) -> None:
         """Answer with a token for the audience asked."""
-        user = self._asker()
+        user, server = self._asker()
+        self._may_have_more(user.name)
         audience = self.get_query_argument("audience", "")
         if audience not in self.authenticator.exchange_audiences:
             raise web.HTTPError(400, "This audience is not offered here; ask for one of identity.audiences.")
+        self._is_alone(user, server, audience)
         started = time.monotonic()
         try:
             token, exchanged = await self.authenticator.tokens.get(user, audience)
@@ -180,18 +198,19 @@ class TokenHandler(APIHandler):
         except DmspError as error:
             raise self._refusal(502, user.name, audience, error) from error
         self.log.info(
-            "token: user=%s audience=%s %s left=%ds in %.0f ms",
+            "token: user=%s audience=%s %s left=%ds in %.0f ms server=%s",
             user.name,
             audience,
             "exchanged" if exchanged else "kept",
             token.expires_at - time.time(),
             (time.monotonic() - started) * 1000,
+            server or "(default)",
         )
         answer = {"access_token": token.reveal(), "expires_at": token.expires_at, "audience": audience}
         self.finish(json.dumps(answer))
 
-    def _asker(self) -> User:
-        """The user whose server asks; anybody and anything else is refused.
+    def _asker(self) -> tuple[User, str]:
+        """The user whose server asks, and the server's name; anybody and anything else is refused.
 
         ``@needs_scope`` would fail here: custom scopes are not defined yet when this module is imported.
         """
@@ -201,9 +220,28 @@ class TokenHandler(APIHandler):
         if SCOPE not in self.parsed_scopes:
             raise web.HTTPError(403, f"The scope {SCOPE} is missing.")
         mine = f"access:servers!server={user.name}/"
-        if not any(scope.startswith(mine) for scope in self.get_token().scopes):
+        servers = [scope.removeprefix(mine) for scope in self.get_token().scopes if scope.startswith(mine)]
+        if len(servers) != 1:
             raise web.HTTPError(403, "Only a user's own server may ask for tokens.")
-        return user
+        return user, servers[0]
+
+    def _may_have_more(self, username: str) -> None:
+        """429 to who asks too often; kept tokens are cheap, and still a loop somewhere must not occupy the hub."""
+        wait = self.authenticator.requests.wait(username, self.authenticator.token_requests)
+        if wait > 0:
+            raise _Refusal(
+                429,
+                "Your servers ask for tokens too often. Try again in a moment.",
+                {"Retry-After": str(math.ceil(wait))},
+            )
+
+    def _is_alone(self, user: User, server: str, audience: str) -> None:
+        """403 while somebody else can enter the server: whatever it holds would be theirs too."""
+        why = sharing.shared(self.db, user.orm_user, server)
+        if why:
+            self.log.warning("token: user=%s audience=%s refused 403: the server %s", user.name, audience, why)
+            said = f"This server {why}, so it gets no tokens of yours. End that to go on."
+            raise _Refusal(403, said, {REFUSAL: "shared"})
 
     def _refusal(self, status: int, username: str, audience: str, error: DmspError) -> web.HTTPError:
         self.log.warning("token: user=%s audience=%s refused %d: %s", username, audience, status, error.message)
