@@ -8,10 +8,14 @@ from typing import Any
 
 from jupyterhub_dmsp import settings
 from jupyterhub_dmsp.box.rucio import config as rucio_config
+from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub.config import configure
 from jupyterhub_dmsp.lake.accounts import Provisioner
 from jupyterhub_dmsp.lake.client import RucioClient
 from jupyterhub_dmsp.lake.userpass import UserPassSource
+
+RESERVED = frozenset({"root", rucio_config.SERVICE_ACCOUNT})
+"""Rucio accounts that are nobody's."""
 
 
 def fill(c: Any, facts_file: str) -> None:
@@ -24,6 +28,9 @@ def fill(c: Any, facts_file: str) -> None:
 
     async def provision(username: str, claims: dict[str, Any], groups: list[str]) -> None:
         """Make sure that the Rucio account, identity, scope and experiment attributes are there."""
+        if username in RESERVED:
+            # Whoever gets an identity of that account is it.
+            raise DmspError(f"The name {username} belongs to the lake itself.", "Ask for another user name.")
         await provisioner.ensure(
             user=username,
             subject=claims["sub"],

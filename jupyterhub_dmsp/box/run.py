@@ -157,8 +157,13 @@ async def _until_or(work: Any, stop: asyncio.Event) -> None:
 
 def _welcome(state: State, vre: Vre, progress: display.Progress, seconds: float) -> None:
     progress.say(f"\nThe VRE is ready after {seconds:.0f} s: [bold]{vre.address}[/]\n")
-    progress.say(display.users_table(demo_users(state)))
+    _say_who(state, vre.own_issuer, vre.issuer, progress)
     progress.say("\nCtrl-C ends it." if os.isatty(0) else "")
+
+
+def _say_who(state: State, own: bool, issuer: str, progress: display.Progress) -> None:
+    """Who can log in: the demo users with their passwords, or people whom another issuer knows."""
+    progress.say(display.users_table(demo_users(state)) if own else f"People log in at {issuer}.")
 
 
 def demo_users(state: State) -> list[dict[str, Any]]:
@@ -263,7 +268,8 @@ def start_detached(state: State, command: list[str], progress: display.Progress)
             process.terminate()
             raise DmspError("The box was not ready in time.", "`dmsp logs` shows why.")
     progress.say(f"\nThe VRE is ready after {report['ready_seconds']:.0f} s: [bold]{report['address']}[/]\n")
-    progress.say(display.users_table(demo_users(state)))
+    own = any(part["name"] == "issuer" for part in report["parts"])
+    _say_who(state, own, report["issuer"], progress)
 
 
 def clean_after_crash(state: State) -> None:

@@ -12,6 +12,7 @@ import httpx
 
 from jupyterhub_dmsp.box import confine, database, demo, hub_files, issuer, mount, returning
 from jupyterhub_dmsp.box.bootstrap import bootstrap
+from jupyterhub_dmsp.box.files import write_private
 from jupyterhub_dmsp.box.front import FrontDoor, handed
 from jupyterhub_dmsp.box.integrity.facts import Facts
 from jupyterhub_dmsp.box.part import Part, Say
@@ -19,12 +20,13 @@ from jupyterhub_dmsp.box.rucio import config as rucio_config
 from jupyterhub_dmsp.box.rucio import parts as rucio
 from jupyterhub_dmsp.box.rucio import storage
 from jupyterhub_dmsp.box.state import State
+from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub.local import records
 from jupyterhub_dmsp.hub.routes import proxy
 from jupyterhub_dmsp.profiles.environments import Environments, EnvironmentSpec
 from jupyterhub_dmsp.sandbox.ids import GROUPS_BASE, USERS_BASE, Ids
 from jupyterhub_dmsp.sandbox.network import Network
-from jupyterhub_dmsp.settings import LogPart, Settings
+from jupyterhub_dmsp.settings import LogPart, Settings, read_secret
 from jupyterhub_dmsp.shared import dmsp_log
 
 SITE = "BOX"
@@ -78,7 +80,8 @@ class Vre:
         self.ports = ports
         self.root = os.geteuid() == 0
         self.address = f"http://127.0.0.1:{ports['public']}/"
-        self.issuer = f"http://127.0.0.1:{ports['issuer']}/oidc"
+        self.own_issuer = settings.identity.issuer is None
+        self.issuer = settings.identity.issuer or f"http://127.0.0.1:{ports['issuer']}/oidc"
         self.rucio_url = f"http://127.0.0.1:{ports['rucio']}"
         self.proxy_api = f"http://127.0.0.1:{ports['proxy_api']}"
         self.front = FrontDoor(
@@ -157,18 +160,31 @@ class Vre:
             gid=self.gid("rucio"),
         )
         self._facts_of_storage(plan).remember(self.state.path)
-        await asyncio.to_thread(
-            issuer.ensure_users,
-            self.settings.box.users,
-            self.state / "secrets",
-            self.state / "issuer" / "users.json",
-            owner=self.owner("issuer"),
-        )
+        await asyncio.to_thread(self._prepare_identity)
         if self.root:
             internet = self.settings.box.session_internet
             ports = (self.ports["hub"], self.ports["rucio"])
             self.network = await Network.load_or_choose(self.state.path, ports=ports, internet=internet)
             await self.network.ensure()
+
+    def _prepare_identity(self) -> None:
+        """The users of the box's own issuer, or the hub's secret at another one."""
+        if self.own_issuer:
+            users, file = self.settings.box.users, self.state / "issuer" / "users.json"
+            issuer.ensure_users(users, self.state / "secrets", file, owner=self.owner("issuer"))
+            return
+        reference = self.settings.identity.client_secret
+        if reference is None:
+            raise DmspError(
+                f"The hub has no secret for its client at {self.issuer}.", "Set identity.client_secret."
+            )
+        # A copy: the hub's process sees no variable of ours that the reference may name.
+        write_private(self._client_secret(), read_secret(reference) + "\n")
+
+    def _client_secret(self) -> Path:
+        """The file with the hub's secret at the issuer."""
+        name = "hub-client-secret" if self.own_issuer else "identity-client-secret"
+        return self.state.secret(name) if self.own_issuer else self.state / "secrets" / name
 
     def _facts_of_storage(self, plan: rucio_config.Plan) -> Facts:
         """What ``dmsp scratch check`` has to know."""
@@ -186,7 +202,9 @@ class Vre:
 
     def parts(self) -> list[Part]:
         """All parts, in the order in which people see them."""
-        found = [self._database(), self._issuer(), self._installation(), self._rucio(), self._daemons()]
+        found = [self._database(), self._installation(), self._rucio(), self._daemons()]
+        if self.own_issuer:
+            found.insert(1, self._issuer())
         if self.root:
             found.append(self._scratch())
         return [*found, self._proxy(), self._hub(), self._content()]
@@ -397,7 +415,7 @@ class Vre:
             "public_url": self.address,
             "hub_url": f"http://{self.inner_host}:{self.ports['hub']}",
             "issuer": self.issuer,
-            "client_secret": f"file:{state.secret('hub-client-secret')}",
+            "client_secret": f"file:{self._client_secret()}",
             "crypt_key": f"file:{state.hex_secret('hub-crypt-key')}",
             "proxy_api_password": f"file:{state.secret('proxy-api-password')}",
             "proxy_api_url": self.proxy_api,
@@ -443,7 +461,7 @@ class Vre:
             command=lambda: guarded,
             environment=installer_environment() | {"PATH": path} | self._log("hub"),
             ready=lambda: answers(f"{self.address}hub/health"),
-            needs=("proxy", "issuer"),
+            needs=("proxy", "issuer") if self.own_issuer else ("proxy",),
             address=f"http://{self.inner_host}:{self.ports['hub']}",
         )
 

@@ -81,6 +81,7 @@ PASSING = frozenset(
         "changing",
         "issuer_down",
         "login",
+        "shared",
         "unauthorised",
     }
 )

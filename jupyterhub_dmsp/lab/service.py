@@ -134,6 +134,9 @@ class Service:
             token = await self._source.get()
         except DmspError as error:
             return None, fault_of(error)
+        if self.keeper is not None and self.keeper.error is not None:
+            # The user has logged in again: the file need not wait for the keeper's next attempt.
+            self.keeper.wake()
         return token.expires_at, None
 
     async def availability(self, rows: Sequence[ListingRow]) -> list[str]:

@@ -21,9 +21,11 @@ import { IAttachment } from './model/types';
 import { Notebooks } from './notebook/notebooks';
 import { createAttached } from './panels/attached';
 import { createBrowse } from './panels/browse';
+import { logIn } from './panels/common';
 import { DetailsModel, createDetails } from './panels/details';
 import { SIDEBAR_ID, Sidebar } from './panels/sidebar';
 import { createStatusItem } from './panels/statusbar';
+import { LoginWatch } from './relogin';
 
 /** The id of the plugin, and of its settings. */
 const PLUGIN_ID = 'jupyterhub-dmsp:plugin';
@@ -145,13 +147,20 @@ const plugin: JupyterFrontEndPlugin<void> = {
     restorer?.add(sidebar, SIDEBAR_ID);
 
     const show = () => void app.commands.execute(CommandIDs.open);
-    new Announcer({
+    const announcer = new Announcer({
       attachments: parts.attachments,
       trans,
       enabled: () => parts.preferences.notifications,
       show,
       retry: attachment => void parts.actions.retry(attachment),
       uses: attachment => usesText(parts, attachment)
+    });
+    new LoginWatch({
+      status: parts.status,
+      trans,
+      logIn,
+      onBack: () => refreshAll(parts),
+      say: text => announcer.say(text)
     });
     statusBar?.registerStatusItem(PLUGIN_ID, {
       item: createStatusItem(parts.attachments, trans, show),

@@ -171,7 +171,13 @@ export class LakeActions {
     try {
       await action();
     } catch (error) {
-      Notification.error(asFault(error).message, { autoClose: 8000 });
+      const fault = asFault(error);
+      if (fault.action === 'login') {
+        // The status says it, with the way out.
+        void this._parts.status.refresh().catch(() => undefined);
+      } else {
+        Notification.error(fault.message, { autoClose: 8000 });
+      }
     }
   }
 }

@@ -234,7 +234,12 @@ class DMSPAuthenticator(GenericOAuthenticator):
         if not (self.authorize_url and self.token_url):
             raise DmspError("The authenticator knows no identity provider.", "Set c.DMSPAuthenticator.issuer.")
         keeping.begin()
-        return [*super().get_handlers(app), (r"/api/dmsp/token", token.TokenHandler), *ADMIN_HANDLERS]
+        return [
+            *super().get_handlers(app),
+            (r"/api/dmsp/token", token.TokenHandler),
+            (r"/dmsp/logged-in", ending.LoggedIn),
+            *ADMIN_HANDLERS,
+        ]
 
     def groups_of(self, auth_state: Mapping[str, Any]) -> list[str]:
         """Groups in what userinfo said, the id_token, or the access token: all three came from the issuer itself."""

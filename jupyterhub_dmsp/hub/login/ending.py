@@ -10,7 +10,11 @@ import asyncio
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
+from jinja2 import TemplateNotFound
+from jupyterhub.handlers.base import BaseHandler
+from jupyterhub.utils import url_path_join
 from oauthenticator.oauth2 import OAuthLogoutHandler
+from tornado import web
 from tornado.httpclient import HTTPClientError
 
 LOGOUT, LAST_SERVER = "logout", "last-server"
@@ -23,6 +27,18 @@ class Logout(OAuthLogoutHandler):
         await super().handle_logout()
         if self.current_user is not None:
             await self.authenticator.endings.at_logout(self.current_user)
+
+
+class LoggedIn(BaseHandler):
+    """Where a login that was renewed from a notebook ends: that tab has done its work."""
+
+    @web.authenticated
+    async def get(self) -> None:
+        try:
+            self.finish(await self.render_template("logged_in.html"))
+        except TemplateNotFound:
+            # A hub that uses our authenticator and not our pages.
+            self.redirect(url_path_join(self.hub.base_url, "home"))
 
 
 class Ends(Protocol):

@@ -75,7 +75,8 @@ export function logIn(): void {
     return;
   }
   const host = PageConfig.getOption('hubHost');
-  const next = encodeURIComponent(window.location.pathname);
+  // A page that says so, not a second Lab on the same workspace.
+  const next = encodeURIComponent(URLExt.join(prefix, 'dmsp/logged-in'));
   window.open(`${host}${URLExt.join(prefix, 'oauth_login')}?next=${next}`, '_blank', 'noopener');
 }
 
