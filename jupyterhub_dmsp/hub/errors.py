@@ -81,9 +81,9 @@ def unreachable(error: Exception) -> bool:
     )
 
 
-def oauth_error(error: HTTPClientError) -> str:
-    """The error code of an OAuth error response (RFC 6749, 5.2); empty when there is none."""
+def oauth_error(error: HTTPClientError, name: str = "error") -> str:
+    """The error code of an OAuth error response (RFC 6749, 5.2) or its description; empty when there is none."""
     try:
-        return str(json.loads(error.response.body)["error"]) if error.response else ""
+        return str(json.loads(error.response.body)[name]) if error.response else ""
     except (ValueError, KeyError, TypeError):
         return ""

@@ -23,7 +23,9 @@ VERSION = "26.4.0"
 ZIP_SHA256 = "1b6a11a2726ac8a8dc9c91d5fafe989a75ce4f1622d7f7b45c21d5bc16629c0a"
 FETCH = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:get"
 REALM = "dmsp"
-START_WITHIN = 180.0
+START_WITHIN = 300.0
+EVENTS = ("LOGIN", "CODE_TO_TOKEN", "REFRESH_TOKEN", "TOKEN_EXCHANGE", "USER_INFO_REQUEST", "REVOKE_GRANT")
+"""What Keycloak records."""
 
 
 def cache() -> Path:
@@ -116,6 +118,7 @@ class Keycloak:
             "revokeRefreshToken": True,
             "refreshTokenMaxReuse": 0,
             "eventsEnabled": True,
+            "enabledEventTypes": [f"{kind}{end}" for kind in EVENTS for end in ("", "_ERROR")],
             "groups": [{"name": "dmsp", "subGroups": [{"name": "km3net"}, {"name": "admins"}]}],
             "clients": [
                 {
@@ -141,6 +144,8 @@ class Keycloak:
                     "firstName": name.title(),
                     "lastName": "Tester",
                     "groups": groups,
+                    # What a person who registers is given; `offline_access` is part of it.
+                    "realmRoles": [f"default-roles-{REALM}"],
                     "credentials": [{"type": "password", "value": self.password, "temporary": False}],
                 }
                 for name, groups in users.items()

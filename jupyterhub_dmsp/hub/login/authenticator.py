@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from oauthenticator.generic import GenericOAuthenticator
+from oauthenticator.oauth2 import OAuthCallbackHandler
 from tornado import web
 from tornado.httpclient import HTTPClientError
 from traitlets import Any as AnyTrait
@@ -22,18 +23,32 @@ from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub import keeping
 from jupyterhub_dmsp.hub.admin import numbers
 from jupyterhub_dmsp.hub.admin.page import ADMIN_HANDLERS
-from jupyterhub_dmsp.hub.errors import IssuerDown, LoginAgain, unreachable
+from jupyterhub_dmsp.hub.errors import IssuerDown, LoginAgain, oauth_error, unreachable
 from jupyterhub_dmsp.hub.login import ending, token
 from jupyterhub_dmsp.hub.login.discovery import Endpoints, discover
 from jupyterhub_dmsp.hub.login.limits import RateLimit
 from jupyterhub_dmsp.identity import claims, shapes
-from jupyterhub_dmsp.identity.errors import TokenMalformed
+from jupyterhub_dmsp.identity.errors import TokenMalformed, redact
 from jupyterhub_dmsp.identity.tokens import CLOCK_TOLERANCE
 from jupyterhub_dmsp.settings import EGI_NAMESPACES
 
 REQUEST_TIMEOUT = 10.0
 RECHECK = 15.0
 """Seconds in which one look at the issuer serves all of a user's requests."""
+
+
+class Callback(OAuthCallbackHandler):
+    """Where the issuer sends the browser back to. Codes and states stand in the address: no log shows it."""
+
+    def _request_summary(self) -> str:
+        return f"{self.request.method} {self.request.path} ({self.request.remote_ip})"
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """As tornado does, without the address of what it did not expect."""
+        if isinstance(value, web.HTTPError):
+            super().log_exception(typ, value, tb)
+        else:
+            self.log.error("Uncaught exception %s", self._request_summary(), exc_info=(typ, value, tb))
 
 
 class DMSPAuthenticator(GenericOAuthenticator):
@@ -48,6 +63,7 @@ class DMSPAuthenticator(GenericOAuthenticator):
         help="""What the login button calls the identity provider. Default: the name of its host.""",
     )
     logout_handler = ending.Logout
+    callback_handler = Callback
     issuer = Unicode(
         "",
         config=True,
@@ -292,10 +308,14 @@ class DMSPAuthenticator(GenericOAuthenticator):
         try:
             model = await super().authenticate(handler, data, **kwargs)
         except Exception as error:
-            if not unreachable(error):
+            if unreachable(error):
+                self.log.warning("Login failed: the issuer does not answer (%s)", type(error).__name__)
+                raise web.HTTPError(503, str(IssuerDown())) from error
+            if not isinstance(error, HTTPClientError):
                 raise
-            self.log.warning("Login failed: the issuer does not answer (%s)", type(error).__name__)
-            raise web.HTTPError(503, str(IssuerDown())) from error
+            said = redact(oauth_error(error, "error_description") or oauth_error(error) or str(error.code))
+            self.log.warning("Login failed: the issuer refuses it (%s)", said)
+            raise web.HTTPError(403, f"The identity provider refused the login: {said}.") from error
         known = handler.find_user(model["name"])
         before = await known.get_auth_state() if known else None
         now, then = (_subject(self, state) for state in (model["auth_state"], before))

@@ -215,7 +215,9 @@ class Stack:
                 more=self.more,
             )
         )
-        argv = [sys.executable, "-m", "jupyterhub_dmsp.hub", "-f", str(config)]
+        # The hub's process alone may be of another environment, with an older JupyterHub.
+        python = os.environ.get("DMSP_HUB_PYTHON", sys.executable)
+        argv = [python, "-m", "jupyterhub_dmsp.hub", "-f", str(config)]
         self._run("hub", argv, cwd=self.state / "hub", env={**os.environ, **self.env})
         await until(self._hub_up, 60)
 
