@@ -45,6 +45,8 @@ class SharedFile(TraefikConfigFileHandler):
         parts = []
         for section, kinds in data.items():
             for kind, entries in kinds.items():
+                if not entries:
+                    parts.append(toml.dumps({section: {kind: {}}}))
                 for name, entry in entries.items():
                     place, seen = (section, kind, name), repr(entry)
                     kept = before.get(place)
