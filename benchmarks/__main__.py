@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("startup", "session", "browse", "transfer", "attach", "recovery")
+NAMES = ("startup", "session", "hub", "browse", "transfer", "attach", "recovery")
 
 
 def main(names: list[str]) -> int:

@@ -38,8 +38,8 @@ c.JupyterHub.authenticator_class = "dummy"
 c.Authenticator.allow_all = True
 c.JupyterHub.spawner_class = "simple"
 c.SimpleLocalProcessSpawner.home_dir_template = "{home}/{{username}}"
-c.Spawner.cmd = ["{bin}/jupyterhub-singleuser"]
-c.Spawner.args = ["--allow-root"]
+c.Spawner.cmd = {command!r}.split()
+c.JupyterHub.concurrent_spawn_limit = 0
 c.Spawner.default_url = "/lab"
 c.JupyterHub.proxy_class = "traefik_file"
 c.TraefikFileProviderProxy.traefik_api_username = "api"
@@ -71,8 +71,12 @@ def measured(begin: float, marker: str) -> dict[str, float]:
 
 
 @asynccontextmanager
-async def stock_hub() -> AsyncIterator[tuple[str, dict[str, str]]]:
-    """JupyterHub as it comes, with the same proxy; yields its API's address and headers."""
+async def stock_hub(command: str = "") -> AsyncIterator[tuple[str, dict[str, str], subprocess.Popen[bytes]]]:
+    """JupyterHub as it comes, with the same proxy; yields its API's address, headers and the hub.
+
+    Args:
+        command: what it starts for a user; empty for its own server.
+    """
     with tempfile.TemporaryDirectory(prefix="dmsp-bench-") as home:
         token = secrets.token_hex(16)
         token_file = Path(home, "token")
@@ -86,11 +90,12 @@ async def stock_hub() -> AsyncIterator[tuple[str, dict[str, str]]]:
             "home": home,
             "bin": str(Path(sys.executable).parent),
         }
-        Path(home, "config.py").write_text(STOCK.format(**names))
-        command = [sys.executable, "-m", "jupyterhub", "-f", f"{home}/config.py"]
+        chosen = command or f"{names['bin']}/jupyterhub-singleuser --allow-root"
+        Path(home, "config.py").write_text(STOCK.format(**names, command=chosen))
+        argv = [sys.executable, "-m", "jupyterhub", "-f", f"{home}/config.py"]
         with Path(home, "log").open("wb") as log:
             path = f"{names['bin']}:{os.environ['PATH']}"  # where the stock hub looks for traefik
-            hub = subprocess.Popen(command, cwd=home, stdout=log, stderr=log, env={**os.environ, "PATH": path})
+            hub = subprocess.Popen(argv, cwd=home, stdout=log, stderr=log, env={**os.environ, "PATH": path})
         try:
             api, headers = f"http://127.0.0.1:{port}/hub/api", {"Authorization": f"token {token}"}
             async with aiohttp.ClientSession() as http:
@@ -102,7 +107,7 @@ async def stock_hub() -> AsyncIterator[tuple[str, dict[str, str]]]:
                     except aiohttp.ClientError:
                         assert hub.poll() is None, Path(home, "log").read_text()[-2000:]
                     await asyncio.sleep(0.1)
-            yield api, headers
+            yield api, headers, hub
         finally:
             hub.terminate()
             hub.wait(60)
@@ -111,7 +116,7 @@ async def stock_hub() -> AsyncIterator[tuple[str, dict[str, str]]]:
 async def stock() -> list[dict[str, float]]:
     """Starts of the stock command by the stock spawner."""
     results = []
-    async with stock_hub() as (api, headers), aiohttp.ClientSession(headers=headers) as http:
+    async with stock_hub() as (api, headers, _), aiohttp.ClientSession(headers=headers) as http:
         for number in range(ROUNDS):
             user = f"{api}/users/bench{number}"
             await (await http.post(user)).read()

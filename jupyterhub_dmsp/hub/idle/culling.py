@@ -105,7 +105,7 @@ class Culler:
             self._warned = {one for one in self._warned if one[:2] != key[:2]} | {key}
             self.log.warning(
                 "The session of %s will end in %.0f s: nothing has happened since %s",
-                spawner._log_name,
+                _name(spawner),
                 left,
                 active.isoformat(timespec="seconds"),
             )
@@ -117,7 +117,7 @@ class Culler:
             told = await last_activity(spawner)
         except (HTTPClientError, OSError, TimeoutError, ValueError, KeyError) as error:
             silent = judge(rules, profile_of(spawner), started, active + timedelta(seconds=SILENCE), now)
-            self.log.warning("%s does not say what it does (%s)", spawner._log_name, type(error).__name__)
+            self.log.warning("%s does not say what it does (%s)", _name(spawner), type(error).__name__)
             return silent
         if told > active:
             spawner.orm_spawner.last_activity = told.replace(tzinfo=None)
@@ -131,12 +131,12 @@ class Culler:
         # As JupyterHub's own handler does it: before the first wait, so that nobody starts something meanwhile.
         spawner._stop_pending = True
         why = "nothing happened in it for long" if reason == "idle" else "it had run for as long as it may"
-        self.log.warning("Ending the session of %s: %s", spawner._log_name, why)
+        self.log.warning("Ending the session of %s: %s", _name(spawner), why)
         try:
             await self.app.proxy.delete_user(user, name)
             await user.stop(name)
         except Exception:
-            self.log.exception("Ending the session of %s failed", spawner._log_name)
+            self.log.exception("Ending the session of %s failed", _name(spawner))
             return
         finally:
             spawner._stop_pending = False
@@ -145,6 +145,11 @@ class Culler:
         farewells[user.name, name] = (
             f"Your last session was ended at {at}: {why}. Your files are as you left them."
         )
+
+
+def _name(spawner: Any) -> str:
+    """User, and a named server's name behind a slash."""
+    return f"{spawner.user.name}/{spawner.name}" if spawner.name else str(spawner.user.name)
 
 
 def _times(spawner: Any) -> tuple[datetime, datetime, datetime]:
