@@ -149,8 +149,13 @@ def bad_starts(now: float) -> list[dict[str, str]]:
 
 def counted(counter: Any, names: Sequence[str]) -> list[list[str]]:
     """Rows of labels and a number."""
+
+    def said(name: str, label: str) -> str:
+        # A reason may be the same word as an outcome, and mean something else.
+        return (OUTCOME_NAMES.get(label, label) if name == "outcome" else label) or "-"
+
     return [
-        [*(OUTCOME_NAMES.get(labels[name], labels[name]) or "-" for name in names), str(value)]
+        [*(said(name, labels[name]) for name in names), str(value)]
         for labels, value in sorted(numbers.table(counter), key=lambda one: list(one[0].values()))
     ]
 
