@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from jupyter_server.extension.application import ExtensionApp
-from traitlets import Int, List, Unicode
+from traitlets import Float, Int, List, Unicode
 
 from jupyterhub_dmsp import tracing
 from jupyterhub_dmsp.errors import DmspError
@@ -46,6 +46,10 @@ class DmspLab(ExtensionApp):
         config=True
     )
     rule_lifetime = Int(14 * 86400, help="Seconds that data stay on scratch, without a hub.").tag(config=True)
+    activity_interval = Float(
+        0,
+        help="Seconds between two looks at what goes on; 0: by the time after which the hub ends idle sessions.",
+    ).tag(config=True)
     scopes = List(Unicode(), help="Scopes to show; empty for all, without a hub.").tag(config=True)
 
     def session(self) -> Session:
@@ -100,7 +104,8 @@ class DmspLab(ExtensionApp):
             self.settings["dmsp_service"] = self._service
             server.io_loop.add_callback(self._begin)
         # Also without the lake: nobody's work is to be ended as idle.
-        self._activity = Activity(server.web_app.settings, runtime, self._service, idle_info().interval)
+        interval = self.activity_interval or idle_info().interval
+        self._activity = Activity(server.web_app.settings, runtime, self._service, interval)
         server.io_loop.add_callback(self._activity.start)
 
     def initialize_handlers(self) -> None:

@@ -20,7 +20,7 @@ import psutil
 
 from jupyterhub_dmsp.settings import User
 
-STUB = Path(__file__).with_name("stubserver.py")
+STUB = Path(__file__).with_name("crowdserver.py")
 AT_ONCE = 10
 PHASES = ("login", "start", "token", "stop")
 
