@@ -143,7 +143,7 @@ def find_uv() -> str:
 
         return uv.find_uv_bin()
     except (ImportError, FileNotFoundError) as error:
-        raise DmspError("uv is not installed.", "Install jupyterhub-dmsp[box].") from error
+        raise DmspError("uv is not installed.", "Install jupyterhub-dmsp[local].") from error
 
 
 def reachable_by_all(path: Path) -> bool:
