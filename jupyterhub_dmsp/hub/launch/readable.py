@@ -11,6 +11,8 @@ from tornado import web
 
 async def _prepare(self: Any) -> None:
     """400 for fields that are not UTF-8; they would end as a 500."""
+    # First who asks: a page for nobody would replace the browser's XSRF cookie.
+    await BaseHandler.prepare(self)
     for arguments in (self.request.query_arguments, self.request.body_arguments):
         for values in arguments.values():
             for value in values:
@@ -18,7 +20,6 @@ async def _prepare(self: Any) -> None:
                     value.decode("utf-8")
                 except UnicodeDecodeError as error:
                     raise web.HTTPError(400, "The request is not UTF-8 text.") from error
-    await BaseHandler.prepare(self)
 
 
 def install() -> None:

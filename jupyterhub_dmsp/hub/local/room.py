@@ -95,7 +95,7 @@ class Room:
         wanted = launch.limits.memory_bytes
         if free is not None and wanted > free:
             raise NoRoom(
-                f"There is no room for a session with {_text(wanted)} of memory: {_text(free)} are free."
+                f"There is no room for a session with {_text(wanted)} of memory: {_text(free)} is left."
                 f" {_instead(launch, free)}"
             )
 

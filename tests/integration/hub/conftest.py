@@ -144,6 +144,13 @@ class Stack:
             host = self.network.gateway
         self.hub_url = f"http://{host}:{self.ports['hub']}"
         self.passwords = await asyncio.to_thread(issuer_part.ensure_users, self.users, self.state / "secrets")
+        self.configure({})
+
+    def configure(self, settings: dict[str, Any]) -> None:
+        """Write ``dmsp.yaml``; what sessions need of it is read at their next start."""
+        file = self.state / "dmsp.yaml"
+        file.write_text(json.dumps(settings))
+        file.chmod(0o644)
 
     def secret_file(self, name: str) -> Path:
         return self.state / "secrets" / name
@@ -201,6 +208,7 @@ class Stack:
             "proxy_api_password": f"file:{self.secret_file('api')}",
             "proxy_dynamic": str(self.state / "proxy" / "rules.toml"),
             "catalogue_path": str(CATALOGUE),
+            "settings_file": str(self.state / "dmsp.yaml"),
             "network": self.network.facts() if self.network else None,
             "lake": {"rucio_url": "http://rucio.example", "site": "SCRATCH"},
         }
@@ -257,14 +265,17 @@ class Stack:
         ) as http:
             yield http
 
-    async def launch(self, user: str, profile: str = "everybody") -> list[dict[str, Any]]:
+    async def launch(
+        self, user: str, profile: str = "everybody", server: str = "", **choices: Any
+    ) -> list[dict[str, Any]]:
         """Start a session through the API and wait until it is ready or has failed; what the page was told."""
         events: list[dict[str, Any]] = []
+        path = f"users/{user}/servers/{server}" if server else f"users/{user}/server"
         async with self.admin() as http:
-            asked = asyncio.create_task(http.post(f"users/{user}/server", json={"profile": profile}))
+            asked = asyncio.create_task(http.post(path, json={"profile": profile, **choices}))
             # A quick machine has the session ready before this request is answered: watch from the start.
-            await until(lambda: asked.done() or self.starting(user), 60)
-            async with http.stream("GET", f"users/{user}/server/progress") as stream:
+            await until(lambda: asked.done() or self.starting(user, server), 60)
+            async with http.stream("GET", f"{path}/progress") as stream:
                 async for line in stream.aiter_lines():
                     if line.startswith("data:"):
                         events.append(json.loads(line[5:]))
@@ -274,20 +285,22 @@ class Stack:
             assert answer.status_code in (201, 202) or events[-1].get("failed"), answer.text
         return events
 
-    async def starting(self, user: str) -> bool:
+    async def starting(self, user: str, server: str = "") -> bool:
         async with self.admin() as http:
-            return (await http.get(f"users/{user}")).json().get("pending") == "spawn"
+            servers = (await http.get(f"users/{user}")).json().get("servers", {})
+            return (servers.get(server) or {}).get("pending") == "spawn"
 
-    async def quit(self, user: str) -> None:
+    async def quit(self, user: str, server: str = "") -> None:
+        path = f"users/{user}/servers/{server}" if server else f"users/{user}/server"
         async with self.admin() as http:
-            answer = await http.delete(f"users/{user}/server")
+            answer = await http.delete(path)
             assert answer.status_code in (202, 204, 404), answer.text
-            await until(lambda: self.stopped(user), 30)
+            await until(lambda: self.stopped(user, server), 30)
 
-    async def stopped(self, user: str) -> bool:
+    async def stopped(self, user: str, server: str = "") -> bool:
         async with self.admin() as http:
             model = (await http.get(f"users/{user}")).json()
-            return not model.get("servers") and not model.get("pending")
+            return server not in model.get("servers", {})
 
     def record(self, user: str) -> records.Record:
         found = records.Record.read(self.state, user)
@@ -334,9 +347,9 @@ class Browser:
 class Notebook:
     """One kernel of a session, over its websocket through the proxy."""
 
-    def __init__(self, stack: Stack, user: str) -> None:
+    def __init__(self, stack: Stack, user: str, server: str = "") -> None:
         self.stack, self.user = stack, user
-        self.base = f"{stack.public}user/{user}"
+        self.base = f"{stack.public}user/{user}" + (f"/{server}" if server else "")
         self.session = aiohttp.ClientSession(
             headers={"Authorization": f"token {stack.api_token}"}, timeout=aiohttp.ClientTimeout(total=120)
         )
@@ -426,8 +439,8 @@ async def notebook() -> AsyncIterator[Callable[[Stack, str], Any]]:
     """Opens kernels, closes them in the end."""
     opened: list[Notebook] = []
 
-    async def one(stack: Stack, user: str) -> Notebook:
-        opened.append(Notebook(stack, user))
+    async def one(stack: Stack, user: str, server: str = "") -> Notebook:
+        opened.append(Notebook(stack, user, server))
         return await opened[-1].open()
 
     yield one

@@ -167,7 +167,7 @@ async def test_by_a_long_query(stack: Any, attacker: Any, length: int) -> None:
 
 @pytest.mark.parametrize(
     ("case", "server"),
-    [*((case, "server") for case in [*TEXTS, *BODIES]), *((case, "servers/other") for case in BODIES)],
+    [(case, "server") for case in [*TEXTS, *BODIES]] + [(case, "servers/other") for case in BODIES],
 )
 async def test_by_the_api(stack: Any, attacker: Any, case: str, server: str) -> None:
     options, sentence = (TEXTS | BODIES)[case]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -20,12 +22,12 @@ from jupyterhub_dmsp.settings import Settings
 TOKEN = "0123456789abcdef" * 2
 
 
-def session(state: Path, **more: object) -> Session:
+def session(state: Path, asked: Mapping[str, object] | None = None, **more: object) -> Session:
     settings = Settings()
     who = Identity("km3net-user", os.getuid(), os.getgid(), home="/home/km3net-user")
     kernels = [{"name": "python3", "display_name": "Python 3", "language": "python"}]
     data = {"name": "KM3NeT", "kernels": kernels, "folder": Path("/catalogue/km3net"), **more}
-    launch = resolve(Profile.model_validate(data), {}, ())
+    launch = resolve(Profile.model_validate(data), asked or {}, ())
     return Session(
         state, "km3net-user", who, launch, state / "envs" / "km3net-1", settings.experiments[:2], settings
     )
@@ -107,3 +109,47 @@ async def test_ending_what_is_gone_is_no_error(tmp_path: Path) -> None:
     Record("a", "a", "minimal", Process(2**22, 2), Process(2**22 + 1, 4), "127.0.0.1", 8888).write(tmp_path)
     assert await records.end_sessions(tmp_path) == []
     assert list(records.all_records(tmp_path)) == []
+
+
+def inside(one: Session) -> dict[str, str]:
+    """What the sandbox shows where, by bubblewrap's option."""
+    (one.folder / "etc").mkdir(parents=True, exist_ok=True)
+    words = one.sandbox(None).command(["true"])
+    kinds = {"--bind", "--ro-bind", "--ro-bind-try", "--bind-try", "--dev-bind"}
+    return {words[i + 2]: f"{word} {words[i + 1]}" for i, word in enumerate(words) if word in kinds}
+
+
+def test_profile_decides_what_a_session_sees(tmp_path: Path) -> None:
+    mounts = [
+        {"name": "data", "path": "/data", "host": "/usr/share", "read_only": False},
+        {"name": "cvmfs", "path": "/cvmfs", "host": "/nowhere", "optional": True},
+        {"name": "claim", "path": "/claim", "claim": "pvc", "optional": True},
+    ]
+    variants = [{"name": "next", "environment": {"EDITION": "next"}}]
+    one = session(
+        tmp_path,
+        {"variant": "next"},
+        mounts=mounts,
+        variants=variants,
+        environment={"EDITION": "old", "LANG": "x"},
+    )
+    seen = inside(one)
+    assert seen["/data"] == "--bind /usr/share"
+    assert not {"/cvmfs", "/claim"} & set(seen)
+    assert (one.variables()["EDITION"], one.variables()["LANG"]) == ("next", "C.UTF-8")
+    about = one.description("http://hub/token")
+    assert (about["profile"], about["variant"], about["lake"]["mode"]) == ("km3net", "next", "replica")
+
+
+def test_download_mode_has_no_scratch(tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "storage" / "SCRATCH" / "lake").mkdir(parents=True)
+    replica, download = session(tmp_path), session(tmp_path, mode="download")
+    assert any(path.startswith("/scratch") for path in inside(replica))
+    assert not any(path.startswith("/scratch") for path in inside(download))
+    assert download.description("http://hub/token")["lake"]["mode"] == "download"
+
+
+def test_devices_are_shown_as_devices(tmp_path: Path) -> None:
+    one = dataclasses.replace(session(tmp_path), devices=[Path("/dev/null")])
+    assert inside(one)["/dev/null"] == "--dev-bind /dev/null"
