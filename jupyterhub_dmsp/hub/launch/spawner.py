@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from jupyterhub import version_info
+from traitlets import Any as AnyTrait
 from traitlets import Unicode, default
 
 from jupyterhub_dmsp import settings as dmsp_settings
@@ -24,6 +26,9 @@ from jupyterhub_dmsp.profiles import catalogue as profiles_catalogue
 from jupyterhub_dmsp.profiles.catalogue import Catalogue, Profile
 from jupyterhub_dmsp.profiles.launch import Capacity, Launch, NotOffered, resolve, shown
 from jupyterhub_dmsp.settings import Experiment, Settings
+
+SERVER_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?")
+"""Folders, network names and pods are named after it; JupyterHub 5 takes any."""
 
 Stamp = tuple[tuple[str, int, int], ...]
 
@@ -92,7 +97,9 @@ class ProfileSpawner(Watched):
     """Put it before a spawner class: that one then starts profiles, each only for members of its experiments."""
 
     user: Any
-    user_options: dict[str, Any]
+    user_options = AnyTrait(
+        help="""What was asked. JupyterHub 5 hands over any JSON; what is no mapping is refused in :meth:`choose`."""
+    )
 
     settings_file = Unicode(
         "", config=True, help="""Path of dmsp.yaml. Default: empty, which means the defaults."""
@@ -112,10 +119,14 @@ class ProfileSpawner(Watched):
         keeping.begin()
         self.steps = Steps()
         # A stranger may have stored something with JupyterHub's API: the form takes from it what it offers.
-        self._allowed: dict[str, Any] = dict(getattr(self, "user_options", None) or {})
+        self._allowed: dict[str, Any] = dict(self.user_options if isinstance(self.user_options, dict) else {})
         if version_info[0] < 6 and self.has_trait("consecutive_failure_limit"):
             # JupyterHub 5 counts a refused request as a failed start: some bad requests of one user would end it.
             self.consecutive_failure_limit = 0
+
+    @default("user_options")
+    def _default_user_options(self) -> dict[str, Any]:
+        return {}
 
     @default("options_form")
     def _default_options_form(self) -> Any:
@@ -210,6 +221,11 @@ class ProfileSpawner(Watched):
             row.user_options = dict(options)
 
     async def _chosen(self, options: dict[str, Any]) -> Profile:
+        if not isinstance(options, dict):
+            raise _refusal("The options must be a mapping of names to values.", "option")
+        name: str = getattr(self, "name", "")
+        if name and not SERVER_NAME.fullmatch(name):
+            raise _refusal("A server's name has small letters, digits and dashes, at most 30.", "name")
         wanted = options.get(request.PROFILE, "")
         if not isinstance(wanted, str):
             raise _refusal("The option `profile` must be the short name of a profile.")

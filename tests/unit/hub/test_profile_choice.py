@@ -50,6 +50,9 @@ async def test_admitted(groups: tuple[str, ...], options: dict[str, Any], slug: 
         ({"profile": ["everybody"]}, "short name"),
         ({"image": "evil"}, "The option 'image' is not known"),
         ({"profile": "../everybody"}, "There is no profile"),
+        ({"profile": "everybody", "memory": "2G"}, "more than your groups may choose"),
+        (["everybody"], "The options must be a mapping"),
+        ("everybody", "The options must be a mapping"),
     ],
 )
 async def test_refused(options: dict[str, Any], sentence: str) -> None:
@@ -60,6 +63,26 @@ async def test_refused(options: dict[str, Any], sentence: str) -> None:
     assert sentence in str(getattr(caught.value, "jupyterhub_message", caught.value))
     assert len(str(caught.value)) < 200
     assert one.profile is None
+
+
+async def test_refused_request_does_not_become_the_last_one() -> None:
+    one = spawner()
+    one.orm_spawner = SimpleNamespace(user_options={})  # type: ignore[attr-defined]
+    await one.choose({"profile": "everybody", "memory": "512M", "cpu": "1"})
+    kept = {"profile": "everybody", "variant": "", "memory": "512M", "cpu": 1.0, "gpu": 0}
+    assert one.user_options == one.orm_spawner.user_options == kept  # type: ignore[attr-defined]
+    one.user_options = one.orm_spawner.user_options = {"profile": "x" * 10**6}  # type: ignore[attr-defined]
+    with pytest.raises(SpawnException):
+        await one.choose(one.user_options)
+    assert one.user_options == one.orm_spawner.user_options == kept  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["..", "a b", "A", "x" * 31, "a\0", "-a"])
+async def test_servers_names_are_plain(name: str) -> None:
+    one = spawner()
+    one.name = name  # type: ignore[attr-defined]
+    with pytest.raises(SpawnException, match="small letters"):
+        await one.choose({})
 
 
 async def test_broken_catalogue_is_no_error_of_the_hub(tmp_path: Path) -> None:
