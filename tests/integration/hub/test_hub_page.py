@@ -165,3 +165,12 @@ async def test_narrow(launch_page: Open) -> None:
             await summary.click()
         assert await page.evaluate("document.documentElement.scrollWidth") <= 360
         await expect(page.get_by_role("button", name="Start")).to_be_in_viewport()
+
+
+async def test_home_page_leads_to_a_second_session(launch_page: Open) -> None:
+    async with launch_page() as page:
+        await page.get_by_role("link", name="Home").click()
+        await page.get_by_label("server name").fill("sea")
+        await page.get_by_role("button", name="Add New Server").click()
+        await page.wait_for_url(f"**/hub/spawn/{USER}/sea")
+        await expect(page.get_by_role("radio", name="Deep sea")).to_be_visible()
