@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 from boxes import Box, make_box
 from keycloak import Keycloak, running_keycloak
-from playwright.async_api import Browser
-from scientist import Scientist
+from playwright.async_api import Browser, Page, expect
+from scientist import PATIENCE, Scientist
 
 pytestmark = [pytest.mark.root, pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -73,13 +73,18 @@ async def person(browser: Browser, site: Box, request: pytest.FixtureRequest) ->
 
 
 async def login(person: Scientist, password: str) -> None:
-    """On Keycloak's own page."""
+    """From the VRE's address."""
     await person.page.goto(person.box.address)
     await person.page.get_by_role("button", name="Sign in with Keycloak").click()
-    await person.page.get_by_label("Username or email").fill(person.name)
-    await person.page.locator("#password").fill(password)
-    await person.page.get_by_role("button", name="Sign In").click()
+    await fill_in(person.page, person.name, password)
     await person.page.wait_for_url(re.compile(re.escape(person.box.address)))
+
+
+async def fill_in(page: Page, name: str, password: str) -> None:
+    """Keycloak's own page."""
+    await page.get_by_label("Username or email").fill(name)
+    await page.locator("#password").fill(password)
+    await page.get_by_role("button", name="Sign In").click()
 
 
 @pytest.mark.parametrize("person", ["stranger"], indirect=True)
@@ -109,9 +114,45 @@ async def test_from_the_login_page_to_rucio_and_past_a_refresh(person: Scientist
         "USER_INFO_REQUEST_ERROR",
     ):
         assert not keycloak.events(refused), refused
-    groups = keycloak.ask("GET", "events")  # what is recorded holds no token
-    assert not re.search(r"eyJ[\w-]+\.", str(groups))
+    assert not re.search(r"eyJ[\w-]{20,}\.", (person.box.state / "logs" / "hub.log").read_text())
     await person.stop_server()
     await person.page.goto(f"{person.box.address}hub/logout")
     await person.page.wait_for_url(re.compile("/hub/"))
     assert keycloak.events("REVOKE_GRANT"), "the logout ends the login at Keycloak too"
+
+
+async def test_a_login_that_ends_under_the_work_is_renewed_beside_it(
+    person: Scientist, keycloak: Keycloak
+) -> None:
+    page = person.page
+    await login(person, keycloak.password)
+    await person.launch("Minimal")
+    await person.new_notebook("Python 3")
+    await person.run("remembered = 42")
+    last = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell").last
+    await last.locator(".cm-content").click()
+    await page.keyboard.insert_text("# a thought that nobody has saved")
+    keycloak.log_out(USER)
+    toasts = page.locator(".Toastify")
+    expired = toasts.get_by_text("Your login has expired. Your work stays as it is.")
+    # At the end of the token that the server still has, and a look at the status.
+    await expect(expired).to_be_visible(timeout=(2 * LIFETIME + 60) * 1000)
+    await person.picture("login-expired")
+    async with page.context.expect_page() as opened:
+        await toasts.get_by_role("button", name="Log in again").click()
+    tab = await opened.value
+    await fill_in(tab, person.name, keycloak.password)
+    await expect(tab.get_by_role("heading", name="You are logged in again")).to_be_visible(timeout=PATIENCE)
+    await tab.close()
+    await expect(expired).to_have_count(0, timeout=PATIENCE)
+    await expect(last).to_contain_text("a thought that nobody has saved")
+    await last.locator(".cm-content").click()
+    await page.keyboard.press("Control+A")
+    assert "still 42" in await person.run("print('still', remembered)")
+    await person.open_lake()
+    await person.expand("dmsp")
+    await person.attach("dmsp:tutorial.first-steps", "lake")
+    seen = await person.watch("dmsp:tutorial.first-steps")
+    assert seen[-1][0] == "ready", seen
+    assert f"account    : {USER}" in await person.run(WHO)
+    await person.stop_server()

@@ -152,6 +152,11 @@ class Keycloak:
             ],
         }
 
+    def log_out(self, name: str) -> None:
+        """End everything that a user has at Keycloak, as its administrator would: sessions and offline tokens."""
+        found = self.ask("GET", "users", params={"username": name, "exact": True})
+        self.ask("POST", f"users/{found[0]['id']}/logout")
+
     def events(self, kind: str) -> list[dict[str, Any]]:
         """What Keycloak has recorded, such as ``REFRESH_TOKEN``."""
         found: list[dict[str, Any]] = self.ask("GET", "events", params={"type": kind, "max": 1000})
