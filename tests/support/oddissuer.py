@@ -206,7 +206,9 @@ class Revocation(Base):
 
 class Control(Base):
     def get(self) -> None:
-        self.answer({"counts": self.state.counts, "asked": self.state.asked, "revoked": self.state.revoked})
+        state = self.state
+        told = {"counts": state.counts, "asked": state.asked, "revoked": state.revoked, "codes": state.given}
+        self.answer({**told, "rotating": state.set["rotating"]})
 
     def post(self) -> None:
         """Set what is named; ``{"all": true}`` forgets orders and counts first."""

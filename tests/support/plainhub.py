@@ -75,7 +75,9 @@ c.JupyterHub.load_roles = [
     {{"name": "tests", "services": ["tests"],
      "scopes": ["admin:users", "admin:servers", "admin:auth_state", "tokens", "groups", "shares"]}},
 ]
-# Looked at with every page: RECHECK of the authenticator says how often the issuer is asked.
+# Every page looks at the login.
+from jupyterhub_dmsp.hub.login import authenticator
+authenticator.RECHECK = 0.1
 c.Authenticator.auth_refresh_age = 1
 {more}
 """

@@ -1,6 +1,6 @@
 """The end of a login: its refresh token is revoked at the issuer (RFC 7009), and what is stored is forgotten.
 
-Cookies are not touched. Who still has the hub open in a browser is sent through the login at the next page, which the
+Cookies are not touched. Who still has the hub open in a browser is shown the login at the next page, which the
 issuer's own session mostly answers without asking for a password.
 """
 

@@ -142,14 +142,14 @@ async def test_the_login_ends_with_the_last_server_and_comes_back_with_the_next_
         await until(revoked)
         assert await site.auth_state("ada") == {"oauth_user": {"sub": "ada"}}
         assert (await refused(site, token))[0] in (403, 409)
-        # The browser has its cookie still: it goes through the login once, and nobody sees an error.
+        # The browser has its cookie still: it is shown the login, not an error, and comes back to where it was.
         before = (await site.counts())["authorization"]
-        page = await http.get("home")
-        assert page.status_code == 200, page.text
-        assert page.url.path == "/hub/home"
-        assert (await site.counts())["authorization"] == before + 1
-        spawned = await http.get("spawn")
+        page = await http.get("spawn")
+        assert (page.status_code, page.url.path) == (200, "/hub/login")
+        assert page.url.params["next"] == "/hub/spawn"
+        spawned = await http.get("oauth_login", params={"next": page.url.params["next"]})
         assert spawned.status_code == 200, spawned.text
+        assert (await site.counts())["authorization"] == before + 1
     await until(lambda: ready(site, "ada", ""))
     assert (await refused(site, (site.state / "token-ada-").read_text()))[0] == 200
 
