@@ -21,8 +21,10 @@ from jupyterhub_dmsp.identity.errors import (
     NoSessionToken,
     TokenMalformed,
     TokenRefused,
+    TokenWithheld,
 )
 from jupyterhub_dmsp.identity.hub_source import HubTokenSource
+from jupyterhub_dmsp.lab.errors import fault_of
 
 
 def jwt_of(payload):
@@ -210,6 +212,20 @@ async def test_hub_source_errors(answer, kind, text):
     with pytest.raises(kind, match=text) as caught:
         await hub(handler).get()
     assert "hub-secret" not in str(caught.value)
+
+
+async def test_a_shared_server_is_told_so_and_not_to_log_in():
+    said = "This server is shared with others, so it gets no tokens of yours. End that to go on."
+
+    def handler(request):
+        body = {"status": 403, "message": said}
+        return httpx.Response(403, headers={"X-DMSP-Refusal": "shared"}, json=body)
+
+    with pytest.raises(TokenWithheld) as raised:
+        await hub(handler).get()
+    assert str(raised.value) == said
+    assert raised.value.transient
+    assert fault_of(raised.value).as_dict() == {"code": "shared", "message": said, "action": "none"}
 
 
 async def test_session_token_holder(monkeypatch):
