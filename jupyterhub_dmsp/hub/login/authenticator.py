@@ -167,6 +167,7 @@ class DMSPAuthenticator(GenericOAuthenticator):
         super().__init__(**kwargs)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._checked: dict[str, float] = {}
+        self._refused: dict[str, int] = {}
         self.tokens = token.TokenService(self)
         self.requests = RateLimit()
         self._endpoints: Endpoints | None = None
@@ -437,9 +438,15 @@ class DMSPAuthenticator(GenericOAuthenticator):
     async def _refreshed(self, username: str, state: dict[str, Any]) -> dict[str, Any]:
         """Token response of the refresh grant (RFC 6749, 6)."""
         old = state.get("refresh_token")
-        if not old:
+        if not old or self._refused.get(username) == hash(old):
             raise LoginAgain
-        info: dict[str, Any] = await self.get_token_info(None, self.build_refresh_token_request_params(old))
+        try:
+            info: dict[str, Any] = await self.get_token_info(None, self.build_refresh_token_request_params(old))
+        except HTTPClientError as error:
+            if oauth_error(error) == "invalid_grant":
+                # For good (RFC 6749, 5.2): the issuer is not asked again with every page and every token.
+                self._refused[username] = hash(old)
+            raise
         # An issuer that does not rotate may leave it out.
         info.setdefault("refresh_token", old)
         if state.get("id_token"):

@@ -160,6 +160,7 @@ async def test_refused_refresh_is_a_login_and_then_all_is_well(site: PlainHub) -
     await site.expire("ada")
     for answer in await site.ask(token, times=3):
         assert (answer.status_code, sentence(answer)) == (409, EXPIRED)
+    assert (await site.counts())["refresh"] == 1, "a refusal is not asked for again"
     await entered(site)
     await site.order(refuse={})
     (answer,) = await site.ask(token)
