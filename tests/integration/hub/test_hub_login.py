@@ -34,6 +34,18 @@ async def test_admin_group_makes_admin(stack: Stack) -> None:
         assert (await api.get("users/vre-admin")).json()["admin"] is True
 
 
+async def test_logout_ends_the_login_at_the_issuer_too(stack: Stack) -> None:
+    async with stack.browser() as browser, stack.admin() as api:
+        await browser.login("vre-admin")
+        state = (await api.get("users/vre-admin")).json()["auth_state"]
+        bearer = {"Authorization": f"Bearer {state['access_token']}"}
+        assert (await browser.http.get(f"{stack.issuer}/userinfo", headers=bearer)).status_code == 200
+        await browser.http.get(f"{stack.public}hub/logout")
+        assert set((await api.get("users/vre-admin")).json()["auth_state"]) == {"oauth_user"}
+        assert (await browser.http.get(f"{stack.issuer}/userinfo", headers=bearer)).status_code == 401
+    assert state["refresh_token"] not in stack.log("hub")
+
+
 async def test_stranger_is_refused_with_a_sentence(stack: Stack) -> None:
     async with stack.browser() as browser, stack.admin() as api:
         page = await browser.login("stranger")
@@ -100,7 +112,7 @@ async def test_pages_carry_security_headers_and_the_site(stack: Stack) -> None:
         secret = await browser.http.get(f"{stack.public}hub/api/dmsp/token?audience=rucio")
     assert page.headers["content-security-policy"].startswith("default-src 'self'")
     assert page.headers["x-content-type-options"] == "nosniff"
-    assert "Dark Matter Science Project" in page.text
+    assert "Sign in with Dark Matter Science Project" in page.text
     assert not re.findall(r'(?:src|href)="https?://', page.text.replace(stack.public, "/"))
     assert secret.status_code == 403
     assert secret.headers["cache-control"] == "no-store"
