@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from logging import Logger
 from typing import Any
 
+from jupyterhub import orm
 from jupyterhub.utils import url_path_join
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 
@@ -180,8 +181,6 @@ async def last_activity(spawner: Any) -> datetime:
 
 
 def _revoke(user: Any, token: str) -> None:
-    from jupyterhub import orm
-
     row = orm.APIToken.find(user.db, token)
     if row is not None:
         user.db.delete(row)
