@@ -218,7 +218,8 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
             def say(step: states.Step) -> None:
                 self.steps.say(step.message, step.percent)
 
-            pod = await Start(self.api, plan.name, self.pod_uid, plan.port, say).running()
+            start = Start(self.api, plan.name, self.pod_uid, plan.port, say, room=self.room_patience)
+            pod = await start.running()
         except BaseException:
             # Also when the start is cancelled: nothing of it may stay.
             await asyncio.shield(self.stop(now=True))
@@ -330,12 +331,11 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
     def _files(self, launch: Launch, settings: Settings, experiments: list[Experiment]) -> dict[str, str]:
         description = describe(
             user=str(self.user.name),
-            profile=launch.profile.slug,
+            launch=launch,
             experiments=experiments,
             settings=settings,
             lake=dict(self.lake),
             token_url=f"{self._hub_api_url()}/dmsp/token",
-            mode=launch.mode,
         )
         if self.session_settings is not None:
             description |= self.session_settings(self)

@@ -12,7 +12,7 @@ from typing import Any
 
 Object = dict[str, Any]
 
-AT_ONCE, SOON, LATER = 0.0, 15.0, 120.0
+AT_ONCE, SOON, ROOM_PATIENCE = 0.0, 15.0, 120.0
 """Seconds for which a fault has to last before the start is given up: some pass by themselves."""
 
 ROOM = {"cpu": "cores", "memory": "memory", "ephemeral-storage": "disk space", "pods": "places for pods"}
@@ -77,8 +77,8 @@ def _waits(pod: Object, told: list[tuple[str, str]], *, placed: bool) -> Step | 
     return None
 
 
-def fault(pod: Object) -> Fault | None:
-    """What keeps a pod from running; None while nothing does."""
+def fault(pod: Object, room: float = ROOM_PATIENCE) -> Fault | None:
+    """What keeps a pod from running; None while nothing does. ``room``: seconds to wait for a place."""
     ended = end(pod)
     if ended is not None:
         return ended
@@ -87,7 +87,7 @@ def fault(pod: Object) -> Fault | None:
         return Fault(
             f"The cluster has no room for this session: it waited for {_lacks(pod)}.",
             str(scheduled.get("message", "")),
-            LATER,
+            room,
             theirs=True,
         )
     for status in _statuses(pod):

@@ -117,6 +117,12 @@ class KubeTraits(LoggingConfigurable):
         config=True,
         help="""``callable(spawner, pod) -> pod``: the last word on a pod, a plain dictionary. Default: None.""",
     )
+    room_patience = Float(
+        120.0,
+        min=0.0,
+        config=True,
+        help="""Seconds to wait for a node with room, which an autoscaler may be bringing. Default: 120.""",
+    )
     stop_grace = Integer(
         10, config=True, help="""Seconds that a server has for ending by itself. Default: 10."""
     )

@@ -38,8 +38,11 @@ class Failed(Exception):
 class Start:
     """One start, from the made pod to the server that listens."""
 
-    def __init__(self, api: Api, name: str, uid: str, port: int, say: Callable[[Step], None]) -> None:
+    def __init__(
+        self, api: Api, name: str, uid: str, port: int, say: Callable[[Step], None], *, room: float
+    ) -> None:
         self._api, self._name, self._uid, self._port, self._say = api, name, uid, port, say
+        self._room = room
         self._pod: Object | None = None
         self._events: dict[str, Object] = {}
         self._gone = False
@@ -78,7 +81,7 @@ class Start:
                 self._say(states.step(self._pod, self._ordered()))
                 if await _listens(states.address(self._pod), self._port):
                     return self._pod
-                fault = states.fault(self._pod)
+                fault = states.fault(self._pod, self._room)
                 since = {fault.sentence: since.get(fault.sentence, loop.time())} if fault else {}
                 if fault and loop.time() - since[fault.sentence] >= fault.patience:
                     raise Failed(fault)

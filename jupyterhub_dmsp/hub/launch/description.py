@@ -5,32 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jupyterhub_dmsp.profiles.schema import Mode
+from jupyterhub_dmsp.profiles.launch import Launch
 from jupyterhub_dmsp.settings import Experiment, Settings
 
 
 def describe(
     *,
     user: str,
-    profile: str,
+    launch: Launch,
     experiments: Sequence[Experiment],
     settings: Settings,
     lake: Mapping[str, Any],
     token_url: str,
     environment: str = "",
-    mode: Mode | None = None,
 ) -> dict[str, Any]:
     """What the lab side needs to know. No secret is in it.
 
     Args:
         user: name and account.
-        profile: slug of what is launched.
+        launch: what is launched.
         experiments: the user's.
         settings: ``dmsp.yaml``.
         lake: what is known about the lake beyond the settings, such as ``rucio_url`` as sessions reach it.
         token_url: where the hub gives tokens for the lake.
         environment: folder of the profile's environment, as the session sees it.
-        mode: how datasets reach the session; None for what the settings say.
     """
     known = {
         "name": settings.lake.name,
@@ -40,16 +38,18 @@ def describe(
         "mount": settings.lake.mount,
         "prefix": settings.lake.prefix,
         "rule_lifetime": settings.lake.rule_lifetime,
-        "mode": mode or settings.lake.mode,
+        "mode": launch.mode or settings.lake.mode,
         "site": "",
     }
     return {
         "user": user,
         "account": user,
-        "profile": profile,
+        "profile": launch.profile.slug,
+        "variant": launch.variant.name if launch.variant else "",
         "experiments": [experiment.name for experiment in experiments],
         "scopes": [scope for e in experiments for scope in e.scopes] + [f"user.{user}"],
         "lake": known | dict(lake),
-        "token": {"url": token_url, "audience": (settings.identity.audiences or ["rucio"])[0]},
+        "token": {"url": token_url, "audience": next(iter(settings.identity.offered), "rucio")},
         "environment": environment,
+        "idle": {"timeout": settings.idle.timeout_of(launch.profile.slug)},
     }

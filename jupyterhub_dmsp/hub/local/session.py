@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from jupyterhub_dmsp.hub.launch.description import describe
 from jupyterhub_dmsp.profiles.launch import Launch
 from jupyterhub_dmsp.profiles.schema import Mode
 from jupyterhub_dmsp.sandbox.bwrap import Bind, Identity, Sandbox, write_etc
@@ -68,30 +69,15 @@ class Session:
 
     def description(self, token_url: str) -> dict[str, Any]:
         """The content of ``/etc/dmsp/session.json``: what the lab side needs to know. No secret is in it."""
-        user, lake = self.identity.name, self.settings.lake
-        known = {
-            "name": lake.name,
-            "rucio_url": lake.rucio_url,
-            "auth_url": lake.auth_url or lake.rucio_url,
-            "scratch_rse": lake.scratch_rse,
-            "mount": lake.mount,
-            "prefix": lake.prefix,
-            "rule_lifetime": lake.rule_lifetime,
-            "mode": self.mode,
-            "site": "",
-        }
-        return {
-            "user": user,
-            "account": user,
-            "profile": self.launch.profile.slug,
-            "variant": self.launch.variant.name if self.launch.variant else "",
-            "experiments": [experiment.name for experiment in self.experiments],
-            "scopes": [scope for e in self.experiments for scope in e.scopes] + [f"user.{user}"],
-            "lake": known | dict(self.lake),
-            "token": {"url": token_url, "audience": next(iter(self.settings.identity.offered), "rucio")},
-            "environment": str(self.environment),
-            "idle": {"timeout": self.settings.idle.timeout_of(self.launch.profile.slug)},
-        }
+        return describe(
+            user=self.identity.name,
+            launch=self.launch,
+            experiments=self.experiments,
+            settings=self.settings,
+            lake=self.lake,
+            token_url=token_url,
+            environment=str(self.environment),
+        )
 
     def variables(self, site: str = "") -> dict[str, str]:
         """Environment variables of the session; none of them is a secret."""

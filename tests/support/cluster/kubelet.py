@@ -1,4 +1,4 @@
-"""Answers for the pods of the test cluster: what a kubelet would mount is read, and a small server stands in for Jupyter's."""
+"""Answers for the pods of the test cluster: reads what a kubelet would mount, and serves in place of Jupyter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 from aiohttp import web
-
 from cluster.running import Cluster
 
 Object = dict[str, Any]
@@ -43,7 +42,7 @@ class Pod:
     @property
     def environment(self) -> dict[str, str]:
         """Its environment."""
-        return {entry["name"]: entry["value"] for entry in self.container["env"]}
+        return {entry["name"]: entry.get("value", "") for entry in self.container["env"]}
 
     @property
     def token(self) -> str:
