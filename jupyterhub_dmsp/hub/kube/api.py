@@ -119,7 +119,9 @@ class Api:
         Raises:
             ApiError: when the API refuses.
         """
+        loop = asyncio.get_running_loop()
         while True:
+            begun = loop.time()
             try:
                 found = await self.list(kind, **query)
                 seen(LISTED, found)
@@ -129,7 +131,8 @@ class Api:
             except ApiError as error:
                 if error.status in (401, 403):
                     raise
-                await asyncio.sleep(PAUSE)
+            # A server that ends every watch at once, or answers with faults, is not asked as fast as it can answer.
+            await asyncio.sleep(max(0.0, begun + PAUSE - loop.time()))
 
     async def _watch(
         self, kind: str, version: str, query: Mapping[str, str]

@@ -1,0 +1,162 @@
+"""The way to the cluster's API, and how it behaves on bad days."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from jupyterhub_dmsp.hub.kube import access, api, watching
+from jupyterhub_dmsp.hub.kube.access import Access, NoCluster
+from jupyterhub_dmsp.hub.kube.api import LISTED, Api, ApiError
+
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+def made(answer: Answer) -> Api:
+    one = Api(Access("https://cluster.example", "sessions", ssl.create_default_context()))
+    one._client = httpx.AsyncClient(
+        base_url="https://cluster.example", transport=httpx.MockTransport(answer), timeout=5
+    )
+    return one
+
+
+def config(folder: Path, user: dict[str, Any]) -> Path:
+    text = {
+        "clusters": [{"name": "c", "cluster": {"server": "https://cluster.example"}}],
+        "users": [{"name": "u", "user": user}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u", "namespace": "vre"}}],
+        "current-context": "x",
+    }
+    path = folder / "kubeconfig"
+    path.write_text(yaml.safe_dump(text))
+    return path
+
+
+def test_kubeconfig_with_a_token_file_that_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "token").write_text("one\n")
+    found = access.find(str(config(tmp_path, {"tokenFile": "token"})))
+    assert (found.url, found.namespace) == ("https://cluster.example", "vre")
+    assert found.headers() == {"Authorization": "Bearer one"}
+    (tmp_path / "token").write_text("two\n")
+    monkeypatch.setattr(access, "FRESH", 0.0)
+    assert found.headers() == {"Authorization": "Bearer two"}
+    assert "two" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("user", "words"),
+    [
+        ({"exec": {"command": "x"}}, "from a program"),
+        ({"client-certificate": "missing.crt", "client-key": "missing.key"}, "cannot be used"),
+        ({"client-certificate-data": "%%%", "client-key-data": ""}, "cannot be used"),
+    ],
+)
+def test_kubeconfig_that_is_of_no_use_is_a_sentence(tmp_path: Path, user: dict[str, Any], words: str) -> None:
+    with pytest.raises(NoCluster, match=words):
+        access.find(str(config(tmp_path, user)))
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "current-context: x", "current-context: x\ncontexts: [1]"])
+def test_kubeconfig_that_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "kubeconfig").write_text(text)
+    with pytest.raises(NoCluster, match="no complete current context"):
+        access.find(str(tmp_path / "kubeconfig"))
+
+
+def test_no_pod_and_no_file() -> None:
+    with pytest.raises(NoCluster, match="in no pod"):
+        access.from_pod({})
+
+
+async def test_absent_objects_are_no_errors() -> None:
+    one = made(lambda request: httpx.Response(404, json={"message": "not found", "reason": "NotFound"}))
+    assert await one.get("pods", "a") is None
+    assert await one.delete("pods", "a", uid="1") is False
+
+
+async def test_refusals_and_silence() -> None:
+    one = made(lambda request: httpx.Response(409, json={"message": "there", "reason": "AlreadyExists"}))
+    with pytest.raises(ApiError) as refused:
+        await one.create("pods", {})
+    assert (refused.value.status, refused.value.reason) == (409, "AlreadyExists")
+
+    def silent(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("no route")
+
+    with pytest.raises(ApiError, match="does not answer") as away:
+        await made(silent).get("pods", "a")
+    assert away.value.status == 0
+    with pytest.raises(ApiError, match="status 502"):
+        await made(lambda request: httpx.Response(502, text="<html>")).get("pods", "a")
+
+
+async def test_following_goes_on_after_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "PAUSE", 0.0)
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        watching_ = "watch" in request.url.params
+        asked.append("watch" if watching_ else "list")
+        number = len(asked)
+        if number == 1:
+            return httpx.Response(503, text="later")
+        if not watching_:
+            return httpx.Response(200, json={"items": [], "metadata": {"resourceVersion": str(number)}})
+        if number == 3:
+            return httpx.Response(200, text='{"type": "ADDED", "obj')  # cut off
+        if number == 5:
+            return httpx.Response(200, text=json.dumps({"type": "ERROR", "object": {"code": 410}}) + "\n")
+        return httpx.Response(200, text=json.dumps({"type": "ADDED", "object": {"n": number}}) + "\n")
+
+    seen: list[tuple[str, Any]] = []
+    enough = asyncio.Event()
+
+    def take(change: str, about: Any) -> None:
+        seen.append((change, about))
+        if change == "ADDED":
+            enough.set()
+
+    one = made(answer)
+    task = asyncio.create_task(one.follow("pods", take))
+    await asyncio.wait_for(enough.wait(), 5)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert asked[:7] == ["list", "list", "watch", "list", "watch", "list", "watch"]
+    assert [change for change, _ in seen[:4]] == [LISTED, LISTED, LISTED, "ADDED"]
+
+
+async def test_following_what_is_forbidden_ends() -> None:
+    one = made(lambda request: httpx.Response(403, json={"message": "no", "reason": "Forbidden"}))
+    with pytest.raises(ApiError, match="refused"):
+        await one.follow("pods", lambda change, about: None)
+
+
+async def test_one_list_serves_all_who_ask() -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        pods = [{"metadata": {"name": f"dmsp-{number}"}} for number in range(50)]
+        return httpx.Response(200, json={"items": pods, "metadata": {"resourceVersion": "1"}})
+
+    running = watching.Running(made(answer))
+    found = await asyncio.gather(*(running.get(f"dmsp-{number}") for number in range(50)))
+    assert all(found)
+    assert len(asked) == 1
+
+
+async def test_pod_that_the_list_lacks_is_asked_for() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/pods"):
+            return httpx.Response(200, json={"items": [], "metadata": {"resourceVersion": "1"}})
+        return httpx.Response(200, json={"metadata": {"name": "young"}})
+
+    assert await watching.Running(made(answer)).get("young") == {"metadata": {"name": "young"}}
