@@ -41,6 +41,12 @@ def in_bytes(memory: str) -> int:
     return int(float(memory[:-1]) * _UNIT[memory[-1]])
 
 
+def in_words(number: int) -> str:
+    """Bytes of memory as people read them; what is left is never rounded up."""
+    gib = 1024**3
+    return f"{number // (gib // 10) / 10:g} GB" if number >= gib else f"{number // 1024**2} MB"
+
+
 def _absolute(value: str) -> str:
     path = PurePosixPath(value)
     if not path.is_absolute() or str(path) != value or ".." in path.parts or value.startswith("//"):

@@ -63,6 +63,18 @@ class Look:
     absent: list[int]
 
 
+def unmounted(point: Path) -> bool:
+    """Whether a mount is gone whose place lies in a directory that is a mount itself: an empty folder looks well."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = {fields[4] for line in lines if (fields := line.split())}
+    return _escaped(point.parent) in points and _escaped(point) not in points
+
+
+def _escaped(path: Path) -> str:
+    """As mountinfo spells a path (proc(5))."""
+    return str(path).replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011").replace("\n", "\\012")
+
+
 def _health(path: Path) -> Health:
     try:
         if not stat.S_ISDIR(path.stat().st_mode):

@@ -21,6 +21,7 @@ import asyncio
 import json
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ from jupyterhub.spawner import Spawner
 from traitlets import default
 
 from jupyterhub_dmsp.errors import DmspError
+from jupyterhub_dmsp.hub.admin.watching import starting
 from jupyterhub_dmsp.hub.errors import SpawnException
 from jupyterhub_dmsp.hub.kube import access, manifests, names, states, watching
 from jupyterhub_dmsp.hub.kube.api import Api, ApiError, Object
@@ -112,6 +114,7 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
         """Why the last session ended, when it did so by itself."""
         return self.ended
 
+    @starting
     async def start(self) -> tuple[str, int]:
         """Make the pod and wait until its server listens; returns address and port.
 
@@ -215,8 +218,14 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
             await self.api.create("secrets", body)
             self.pod_secret = plan.secret
 
+            began, met = time.monotonic(), set[str]()
+
             def say(step: states.Step) -> None:
                 self.steps.say(step.message, step.percent)
+                for stage in step.passed - met:
+                    met.add(stage)
+                    if self.attempt is not None:
+                        self.attempt.stage(stage, time.monotonic() - began)
 
             start = Start(self.api, plan.name, self.pod_uid, plan.port, say, room=self.room_patience)
             pod = await start.running()

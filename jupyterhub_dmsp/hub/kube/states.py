@@ -15,6 +15,9 @@ Object = dict[str, Any]
 AT_ONCE, SOON, ROOM_PATIENCE = 0.0, 15.0, 120.0
 """Seconds for which a fault has to last before the start is given up: some pass by themselves."""
 
+PLACED, PULLED = 20, 60
+"""Percent of a start from which on a pod has its node, and the image is there."""
+
 ROOM = {"cpu": "cores", "memory": "memory", "ephemeral-storage": "disk space", "pods": "places for pods"}
 
 
@@ -24,6 +27,12 @@ class Step:
 
     message: str
     percent: int
+
+    @property
+    def passed(self) -> frozenset[str]:
+        """The stages that lie behind: ``scheduled`` on a node, image ``pulled``; for the metrics."""
+        behind = {"scheduled": PLACED, "pulled": PULLED}
+        return frozenset(stage for stage, percent in behind.items() if self.percent >= percent)
 
 
 @dataclass(frozen=True)
@@ -56,11 +65,11 @@ def step(pod: Object, events: Iterable[Object]) -> Step:
     if "Started" in reasons or _init_done(pod):
         return Step("Preparing the session", 70)
     if "Pulled" in reasons and reasons.count("Pulled") >= reasons.count("Pulling"):
-        return Step("The image is there", 60)
+        return Step("The image is there", PULLED)
     if "Pulling" in reasons:
         return Step(f"Fetching the image {_image(pod)}", 30)
     return (
-        Step("A place in the cluster was found", 20)
+        Step("A place in the cluster was found", PLACED)
         if placed
         else Step("Looking for a place in the cluster", 5)
     )

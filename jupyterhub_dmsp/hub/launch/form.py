@@ -12,11 +12,10 @@ import jinja2
 from jupyterhub_dmsp.hub.launch import request
 from jupyterhub_dmsp.profiles import lock
 from jupyterhub_dmsp.profiles.launch import Capacity, NotOffered, default_gpus, offer, resolve
-from jupyterhub_dmsp.profiles.schema import Profile, Variant, in_bytes
+from jupyterhub_dmsp.profiles.schema import Profile, Variant, in_bytes, in_words
 from jupyterhub_dmsp.settings import Settings
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
-GIB = 1024**3
 _UNITS = {"M": "MB", "G": "GB", "T": "TB"}
 
 _environment = jinja2.Environment(
@@ -108,11 +107,6 @@ def preselected(profiles: Sequence[Profile], last: str, default: str) -> str:
 def memory_text(memory: str) -> str:
     """A memory such as ``4G`` as people read it."""
     return f"{memory[:-1]} {_UNITS[memory[-1]]}"
-
-
-def bytes_text(number: int) -> str:
-    """Bytes as people read them; what is left is never rounded up."""
-    return f"{number // (GIB // 10) / 10:g} GB" if number >= GIB else f"{number // 1024**2} MB"
 
 
 def _shelves(cards: Sequence[Card], settings: Settings, groups: Collection[str]) -> list[Shelf]:
@@ -219,7 +213,7 @@ def _free(capacity: Capacity | None) -> str:
         return ""
     parts = []
     if capacity.memory_bytes is not None:
-        parts.append(f"{bytes_text(max(0, capacity.memory_bytes))} of memory")
+        parts.append(f"{in_words(max(0, capacity.memory_bytes))} of memory")
     if capacity.cpu is not None:
         parts.append(_cores(max(0.0, round(capacity.cpu, 1))))
     if capacity.gpus:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub.local import room
 from jupyterhub_dmsp.profiles.launch import Launch
-from jupyterhub_dmsp.scratch.mount import Mount
+from jupyterhub_dmsp.scratch.mount import Mount, unmounted
 from jupyterhub_dmsp.settings import Settings
 
 MIB = 1024**2
@@ -93,19 +93,6 @@ def mounts(launch: Launch, settings: Settings) -> None:
 
 
 async def _well(mount: Mount, point: Path) -> bool:
-    # Where a mount point lies in a shared directory that is a mount itself, an empty folder is a mount that is gone.
-    if await asyncio.to_thread(_unmounted, point):
+    if await asyncio.to_thread(unmounted, point):
         return False
     return (await mount.health()).state == "ok"
-
-
-def _unmounted(point: Path) -> bool:
-    points = {
-        fields[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if (fields := line.split())
-    }
-    return _escaped(point.parent) in points and _escaped(point) not in points
-
-
-def _escaped(path: Path) -> str:
-    """As mountinfo spells a path (proc(5))."""
-    return str(path).replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011").replace("\n", "\\012")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jupyterhub_dmsp.hub.local import records
 from jupyterhub_dmsp.sandbox.network import Network
+from jupyterhub_dmsp.scratch.mount import unmounted
 
 
 def key_of(user: str, server: str) -> str:
@@ -31,10 +32,7 @@ class LocalHouse:
 
     def unmounted(self) -> bool:
         """Whether the folder that sessions see is mounted, and the mount in it is gone."""
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
-        points = {line.split()[4].replace("\\040", " ") for line in lines}
-        mount = self.scratch
-        return mount is not None and str(mount.parent) in points and str(mount) not in points
+        return self.scratch is not None and unmounted(self.scratch)
 
     async def end_left(self, wanted: set[tuple[str, str]]) -> list[str]:
         """End sessions that are written down, run, and belong to none of these servers."""

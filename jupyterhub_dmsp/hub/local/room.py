@@ -12,8 +12,8 @@ from pathlib import Path
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub.local import records
 from jupyterhub_dmsp.profiles.launch import Capacity, Launch
+from jupyterhub_dmsp.profiles.schema import in_words
 
-MIB, GIB = 1024**2, 1024**3
 DEVICES = Path("/dev")
 _GPU = re.compile(r"^nvidia([0-9]{1,2})$")
 _GPU_SHARED = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset", "nvidia-caps")
@@ -95,7 +95,7 @@ class Room:
         wanted = launch.limits.memory_bytes
         if free is not None and wanted > free:
             raise NoRoom(
-                f"There is no room for a session with {_text(wanted)} of memory: {_text(free)} is left."
+                f"There is no room for a session with {in_words(wanted)} of memory: {in_words(free)} is left."
                 f" {_instead(launch, free)}"
             )
 
@@ -165,13 +165,11 @@ def _no_gpu(wanted: int, left: int) -> str:
 def _instead(launch: Launch, free: int) -> str:
     smaller = [memory for memory in launch.profile.choices.memory if _bytes(launch, memory) <= free]
     if smaller:
-        return f"Choose {_text(_bytes(launch, smaller[-1]))} or less, or try again when others have finished."
+        return (
+            f"Choose {in_words(_bytes(launch, smaller[-1]))} or less, or try again when others have finished."
+        )
     return "Try again when others have finished, or stop another session of yours."
 
 
 def _bytes(launch: Launch, memory: str) -> int:
     return launch.limits.model_copy(update={"memory": memory}).memory_bytes
-
-
-def _text(number: int) -> str:
-    return f"{number // (GIB // 10) / 10:g} GB" if number >= GIB else f"{number // MIB} MB"

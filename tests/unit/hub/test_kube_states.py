@@ -60,6 +60,8 @@ def test_steps_rise() -> None:
     assert [step.percent for step in steps] == sorted(step.percent for step in steps)
     assert len({step.message for step in steps}) == len(steps)
     assert steps[1].message == "Waiting for free memory"
+    passed = [len(step.passed) for step in steps]
+    assert passed == [0, 0, 1, 1, 1, 2, 2, 2]
     assert steps[4].message == "Fetching the image images.example/km3net:1"
 
 

@@ -12,12 +12,13 @@ import pytest
 from jupyterhub_dmsp.hub.local import checks, room
 from jupyterhub_dmsp.hub.local.checks import NotHere
 from jupyterhub_dmsp.hub.local.records import Record
-from jupyterhub_dmsp.hub.local.room import GIB, NoRoom, Room, Share
+from jupyterhub_dmsp.hub.local.room import NoRoom, Room, Share
 from jupyterhub_dmsp.profiles.launch import Launch, resolve
 from jupyterhub_dmsp.profiles.schema import Profile
 from jupyterhub_dmsp.sandbox.process import Process
 from jupyterhub_dmsp.settings import Sessions, Settings
 
+GIB = 1024**3
 KERNELS = [{"name": "python3", "display_name": "Python 3", "language": "python"}]
 
 
