@@ -14,7 +14,7 @@ TEST_PACKAGES := chromium fonts-dejavu-core maven openjdk-17-jre-headless
 # JupyterHub 5.5, for the tests of login, tokens and refusals.
 OLDER := .venv-5.5
 
-.PHONY: help up test lint unit integration older browser front-test soak bench audit clean packages test-packages env
+.PHONY: help up test lint unit cluster integration older browser front-test soak bench audit clean packages test-packages env
 
 help:  ## show what can be done
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -64,7 +64,7 @@ $(VENV)/.project: pyproject.toml $(shell find profiles -type f) jupyterhub_dmsp/
 
 env: packages $(VENV)/.project
 
-test: test-packages env lint unit front-test integration older browser  ## every check and test
+test: test-packages env lint unit front-test cluster integration older browser  ## every check and test
 
 lint: env  ## ruff, mypy, imports between floors, tsc, eslint, prettier
 	$(VENV)/bin/ruff check .
@@ -86,7 +86,10 @@ $(OLDER)/.installed: requirements/hub-5.5.lock $(VENV)/.project
 	@SKIP_JUPYTER_BUILDER=1 $(UV) pip install -q --python $(OLDER)/bin/python --no-deps --no-build-isolation -e .
 	@touch $@
 
-integration: env
+cluster: env  ## build the servers of the test cluster, once (some minutes)
+	@$(PY) tests/support/cluster/build.py >/dev/null
+
+integration: env cluster
 	$(VENV)/bin/pytest tests/integration
 
 older: env $(OLDER)/.installed  ## login, tokens and refusals with JupyterHub 5.5

@@ -39,6 +39,14 @@ PROFILES: dict[str, dict[str, Any]] = {
     },
     "closed": {"name": "Closed", "image": "images.example/closed", "experiments": ["km3net"]},
     "broken": {"name": "Broken", "image": "images.example/missing"},
+    # For a cluster: what its one node cannot hold, and what uses more than it may.
+    "huge": {
+        "name": "Huge",
+        "image": "images.example/plain",
+        "choices": {"gpu": [4]},
+        "groups": ["/dmsp/admins"],
+    },
+    "greedy": {"name": "Greedy", "image": "images.example/greedy", "groups": ["/dmsp/admins"]},
 }
 """The catalogue of the contract; its mounts are folders of the installation."""
 

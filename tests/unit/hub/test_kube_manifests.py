@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from jupyterhub_dmsp.hub.kube import manifests, names
 from jupyterhub_dmsp.hub.kube.manifests import Home, Plan, Scratch
+from jupyterhub_dmsp.hub.kube.traits import KubeTraits
 from jupyterhub_dmsp.profiles.launch import resolve
 from jupyterhub_dmsp.profiles.schema import Profile
 from jupyterhub_dmsp.sandbox.bwrap import Identity
@@ -185,3 +186,9 @@ def test_names_are_nobody_elses() -> None:
     assert names.session("dmsp", second.removeprefix("dmsp-"), "") != second
     assert names.session("dmsp", "alice-second", "") != second
     assert len({names.slug(text) for text in ("Alice", "alice", "álice", "alice-", "a lice", "alice.")}) == 6
+
+
+def test_reference_names_every_trait() -> None:
+    page = Path(__file__).parents[3] / "docs" / "reference" / "kubernetes-spawner.md"
+    listed = set(re.findall(r"^\| `(\w+)` \|", page.read_text(), re.MULTILINE))
+    assert set(KubeTraits.class_own_traits(config=True)) <= listed
