@@ -165,12 +165,12 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
         if not self.pod_uid:
             return 0
         try:
-            pod = await cluster(self.kubeconfig, self.namespace)[1].get(self.pod_name)
+            pod = await cluster(self.kubeconfig, self.namespace)[1].get(self.pod_name, self.pod_uid)
         except DmspError as error:
             # A server that is thought to have ended loses its route and its token: not for a guess.
             self.log.warning("Whether the session of %s runs is not known: %s", self.user.name, error)
             return None
-        if pod is None or pod["metadata"]["uid"] != self.pod_uid:
+        if pod is None:
             self.log.warning("The pod of %s is not there any more.", self.user.name)
             self.clear_state()
             return 1
@@ -205,7 +205,7 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
             # Its node is gone, or does not answer: nobody else will say that it ended.
             self.log.warning("The pod of %s does not end; it is taken off the cluster's list.", self.user.name)
             await self.api.delete("pods", name, uid=uid, grace=0)
-        except ApiError as error:
+        except DmspError as error:
             self.log.error("The pod %s may be left: %s", name, error)
 
     async def _run(self, plan: Plan) -> tuple[str, int]:

@@ -15,7 +15,7 @@ from jupyterhub_dmsp.hub.kube.api import LISTED, Api, ApiError, Object
 from jupyterhub_dmsp.hub.kube.manifests import MANAGER
 from jupyterhub_dmsp.hub.kube.states import Fault, Step
 
-AGE = 2.0
+AGE = 5.0
 """Seconds for which a list of pods is good enough."""
 
 TICK = 1.0
@@ -121,8 +121,10 @@ class Running:
         self._read = float("-inf")
         self._pods: dict[str, Object] = {}
 
-    async def get(self, name: str) -> Object | None:
-        """A pod; None when there is none. A pod that the list lacks is asked for by itself.
+    async def get(self, name: str, uid: str) -> Object | None:
+        """A pod; None when there is none, or another one of its name.
+
+        A list is older than its question: a pod that it lacks, or knows as a former one, is asked for by itself.
 
         Raises:
             ApiError: when nobody can tell.
@@ -134,7 +136,11 @@ class Running:
                 found = await self._api.list("pods", labelSelector=OURS, resourceVersion="0")
                 self._pods = {pod["metadata"]["name"]: pod for pod in found["items"]}
                 self._read = now
-        return self._pods.get(name) or await self._api.get("pods", name)
+        listed = self._pods.get(name)
+        if listed is not None and listed["metadata"]["uid"] == uid:
+            return listed
+        pod = await self._api.get("pods", name)
+        return pod if pod is not None and pod["metadata"]["uid"] == uid else None
 
 
 async def gone(api: Api, name: str, uid: str, timeout: float) -> bool:

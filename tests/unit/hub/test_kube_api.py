@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import certifi
 import httpx
 import pytest
 import yaml
@@ -69,6 +70,21 @@ def test_kubeconfig_that_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "kubeconfig").write_text(text)
     with pytest.raises(NoCluster, match="no complete current context"):
         access.find(str(tmp_path / "kubeconfig"))
+
+
+def test_service_account_of_a_pod(tmp_path: Path) -> None:
+    for name, text in {
+        "token": "t\n",
+        "namespace": "vre\n",
+        "ca.crt": Path(certifi.where()).read_text(),
+    }.items():
+        (tmp_path / name).write_text(text)
+    found = access.from_pod({"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "6443"}, tmp_path)
+    assert (found.url, found.namespace) == ("https://[fd00::1]:6443", "vre")
+    assert found.headers() == {"Authorization": "Bearer t"}
+    (tmp_path / "ca.crt").unlink()
+    with pytest.raises(NoCluster, match="cannot be read"):
+        access.from_pod({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, tmp_path)
 
 
 def test_no_pod_and_no_file() -> None:
@@ -139,24 +155,31 @@ async def test_following_what_is_forbidden_ends() -> None:
         await one.follow("pods", lambda change, about: None)
 
 
+def pods(*known: tuple[str, str]) -> dict[str, Any]:
+    items = [{"metadata": {"name": name, "uid": uid}} for name, uid in known]
+    return {"items": items, "metadata": {"resourceVersion": "1"}}
+
+
 async def test_one_list_serves_all_who_ask() -> None:
     asked: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
         asked.append(request.url.path)
-        pods = [{"metadata": {"name": f"dmsp-{number}"}} for number in range(50)]
-        return httpx.Response(200, json={"items": pods, "metadata": {"resourceVersion": "1"}})
+        return httpx.Response(200, json=pods(*((f"dmsp-{number}", str(number)) for number in range(50))))
 
     running = watching.Running(made(answer))
-    found = await asyncio.gather(*(running.get(f"dmsp-{number}") for number in range(50)))
+    found = await asyncio.gather(*(running.get(f"dmsp-{number}", str(number)) for number in range(50)))
     assert all(found)
     assert len(asked) == 1
 
 
-async def test_pod_that_the_list_lacks_is_asked_for() -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        if request.url.path.endswith("/pods"):
-            return httpx.Response(200, json={"items": [], "metadata": {"resourceVersion": "1"}})
-        return httpx.Response(200, json={"metadata": {"name": "young"}})
+@pytest.mark.parametrize("listed", [pods(), pods(("young", "old"))], ids=["lacking", "former"])
+async def test_pod_younger_than_the_list_is_asked_for(listed: dict[str, Any]) -> None:
+    one = {"metadata": {"name": "young", "uid": "new"}}
 
-    assert await watching.Running(made(answer)).get("young") == {"metadata": {"name": "young"}}
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=listed if request.url.path.endswith("/pods") else one)
+
+    running = watching.Running(made(answer))
+    assert await running.get("young", "new") == one
+    assert await running.get("young", "another") is None

@@ -46,6 +46,13 @@ async def test_out_of_memory_at_the_start_is_a_sentence(kube: KubePlace) -> None
     assert message.endswith("The session was ended because it used more memory than its 4 GiB.")
 
 
+async def test_hub_outlives_images_that_are_not_there(kube: KubePlace) -> None:
+    """It is configured to end after three failures in a row; these are nobody's but the catalogue's."""
+    for _ in range(4):
+        assert kube.failure in await failed(kube, "broken")
+    assert kube.stack.processes["hub"].poll() is None
+
+
 async def test_no_room_is_a_sentence(kube: KubePlace) -> None:
     message = await failed(kube, "huge")
     assert message.endswith("The cluster has no room for this session: it waited for free graphics processors.")
@@ -54,7 +61,6 @@ async def test_no_room_is_a_sentence(kube: KubePlace) -> None:
 async def test_out_of_memory_later_is_told_on_the_launch_page(kube: KubePlace) -> None:
     await started(kube)
     state = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
-    pod = kube.pod(USER)
     ended = {"name": "session", "image": "x", "imageID": "", "ready": False, "restartCount": 0, "state": state}
     path = f"/api/v1/namespaces/{kube.cluster.namespace}/pods/{kube.pod_name(USER)}/status"
     async with kube.cluster.client() as http:
@@ -67,7 +73,6 @@ async def test_out_of_memory_later_is_told_on_the_launch_page(kube: KubePlace) -
     await kube.until(lambda: kube.stopped(USER), 30)
     assert await kube.leftovers(USER) == []
     assert "it used more memory than its 4 GiB" in await kube.page(USER)
-    assert pod.about["metadata"]["uid"]
     await started(kube)
     assert "it used more memory" not in await kube.page(USER)
 
@@ -131,7 +136,6 @@ async def test_hub_killed_while_a_pod_starts_leaves_nothing_in_the_way(kube: Kub
 
 async def test_api_that_is_away_ends_nobody(kube: KubePlace) -> None:
     await started(kube)
-    before = (await kube.inside(USER)).same
     told = kube.stack.log("hub").count(f"session of {USER} runs is not known")
     kube.cluster.pause("apiserver", stopped=True)
     try:
@@ -146,7 +150,6 @@ async def test_api_that_is_away_ends_nobody(kube: KubePlace) -> None:
     assert await kube.ready(USER)
     await kube.quit(USER)
     assert await kube.leftovers(USER) == []
-    assert before
 
 
 async def test_cluster_that_refuses_is_a_sentence(kube: KubePlace) -> None:
