@@ -2,8 +2,8 @@
 
 The sources come from the Go module proxy, checked against ``server/go.sum``; the compiler is a wheel from PyPI. What
 is kept, in ``~/.cache/jupyterhub-dmsp/cluster/``, is one program; another version of anything gives another folder.
-Another version of Kubernetes or kwok is set in ``server/go.mod``; ``go build -mod=mod`` there completes it and ``go.sum``.
-Theirs must name the same release of Kubernetes' libraries: what they share is then compiled once.
+Another version of Kubernetes or kwok is set in ``server/go.mod``; ``go build -mod=mod`` there completes it and
+``go.sum``. Theirs must name the same release of Kubernetes' libraries: what they share is then compiled once.
 """
 
 from __future__ import annotations
