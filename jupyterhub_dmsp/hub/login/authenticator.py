@@ -333,7 +333,7 @@ class DMSPAuthenticator(GenericOAuthenticator):
     async def delete_user(self, user: Any) -> None:
         """A user is deleted: their login ends."""
         super().delete_user(user)
-        await self.endings.end(user, "the user is deleted", gone=True)
+        await self.endings.at_deletion(user)
 
     async def run_post_auth_hook(self, handler: Any, auth_model: Any) -> Any:
         """After everything else has agreed: prepare what the user needs elsewhere."""

@@ -81,10 +81,18 @@ class Endings:
         """Wait a little: a server that is started again at once is the same work."""
         if LAST_SERVER not in self.authenticator.revoke_at:
             return
-        earlier = self._waiting.pop(user.name, None)
+        self._wait_no_more(user.name)
+        self._waiting[user.name] = asyncio.create_task(self._later(user, user.name))
+
+    async def at_deletion(self, user: Any) -> None:
+        """The user is being deleted; somebody else may have the name in a moment."""
+        self._wait_no_more(user.name)
+        await self.end(user, "the user is deleted", gone=True)
+
+    def _wait_no_more(self, name: str) -> None:
+        earlier = self._waiting.pop(name, None)
         if earlier:
             earlier.cancel()
-        self._waiting[user.name] = asyncio.create_task(self._later(user, user.name))
 
     async def _later(self, user: Any, name: str) -> None:
         try:
@@ -93,7 +101,6 @@ class Endings:
         except asyncio.CancelledError:
             raise
         except Exception:
-            # The user may have been deleted meanwhile.
             self.authenticator.log.exception("The login of %s could not be ended", name)
         finally:
             if self._waiting.get(name) is asyncio.current_task():

@@ -217,3 +217,15 @@ async def test_a_server_that_starts_again_keeps_the_login(monkeypatch: pytest.Mo
     await one.endings.at_logout(user)
     assert not one.endings._waiting
     assert user.state == STATE
+
+
+async def test_the_next_one_of_a_name_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = DMSPAuthenticator(revoke_delay=0.0)
+    user = Person(dict(STATE))
+    one.post_spawn_stop(user, None)
+    (waiting,) = one.endings._waiting.values()
+    await one.delete_user(user)
+    assert not one.endings._waiting
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert waiting.cancelled()
+    assert user.state == STATE, "nothing is written for a user who is deleted"
