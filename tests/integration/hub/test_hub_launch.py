@@ -19,7 +19,7 @@ from jupyterhub_dmsp.sandbox import cgroup
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
-USER = "vre-admin"
+USER, SECOND = "vre-admin", "km3net-user"
 
 
 class Form(HTMLParser):
@@ -56,9 +56,10 @@ async def person(stack: Any) -> AsyncIterator[Any]:
         await browser.login(USER)
         yield browser
     stack.configure({})
-    for server in ("", "sea"):
-        if not await stack.stopped(USER, server):
-            await stack.quit(USER, server)
+    for user in (USER, SECOND):
+        for server in ("", "sea"):
+            if not await stack.stopped(user, server):
+                await stack.quit(user, server)
 
 
 SEEN = """
@@ -123,8 +124,8 @@ async def test_form_without_scripts_to_the_session_and_back(
 
 async def test_two_profiles_side_by_side(stack: Any, person: Any, notebook: Any) -> None:
     async with stack.browser() as browser:
-        await browser.login("km3net-user")
-    user = "km3net-user"
+        await browser.login(SECOND)
+    user = SECOND
     for server, profile in (("", "everybody"), ("sea", "deepsea")):
         events = await stack.launch(user, profile, server)
         assert events[-1].get("ready") is True, events
@@ -221,9 +222,19 @@ def shared(stack: Any) -> Iterator[Shared]:
     subprocess.run(["mount", "--bind", str(one.folder), str(one.folder)], check=True)
     subprocess.run(["mount", "--make-shared", str(one.folder)], check=True)
     yield one
+    (one.source / "later").unlink(missing_ok=True)
     while (one.folder / "lake").is_mount():
         subprocess.run(["umount", "--lazy", str(one.folder / "lake")], check=True)
     subprocess.run(["umount", "--lazy", str(one.folder)], check=True)
+
+
+async def told(stack: Any, text: str) -> None:
+    """Watch the progress of a start until it says this."""
+    async with stack.admin() as api, api.stream("GET", f"users/{USER}/server/progress") as stream:
+        async for line in stream.aiter_lines():
+            if text in line:
+                return
+    raise AssertionError(f"nobody said: {text}")
 
 
 async def test_start_waits_for_scratch_and_says_so(
@@ -232,6 +243,7 @@ async def test_start_waits_for_scratch_and_says_so(
     stack.configure({"sessions": {"scratch_wait": 120}})
     start = asyncio.create_task(stack.launch(USER))
     await until(lambda: stack.starting(USER), 30)
+    await told(stack, "Waiting for scratch")
     assert not start.done()
     shared.mount()
     said = [event.get("message") for event in await start]

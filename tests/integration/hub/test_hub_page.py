@@ -67,7 +67,7 @@ async def test_without_scripts_to_a_session(stack: Any, launch_page: Open, until
         memory = page.get_by_label("Memory")
         await expect(memory).to_be_hidden()
         # A click anywhere on the card chooses it.
-        await page.get_by_text("Python and nothing else").click()
+        await page.get_by_text("Python and nothing else").click(force=True)
         await expect(page.get_by_role("radio", name="Everybody's")).to_be_checked()
         await expect(memory).to_be_visible()
         await memory.select_option("512M")
@@ -169,7 +169,7 @@ async def test_narrow(launch_page: Open) -> None:
 
 async def test_home_page_leads_to_a_second_session(launch_page: Open) -> None:
     async with launch_page() as page:
-        await page.get_by_role("link", name="Home").click()
+        await page.get_by_role("link", name="Home", exact=True).click()
         await page.get_by_label("server name").fill("sea")
         await page.get_by_role("button", name="Add New Server").click()
         await page.wait_for_url(f"**/hub/spawn/{USER}/sea")
