@@ -260,7 +260,7 @@ class LocalPlace(Place):
         found = [str(path) for path in cgroup.existing(records.group_name(state, key)).directories]
         if records.Record.read(state, key) is not None:
             found.append("record")
-        leases = json.loads(self.stack.network.record.read_text())["leases"]
+        leases = json.loads(self.stack.network.record.read_text()).get("leases", {})
         return found + (["network"] if key in leases else [])
 
     async def kill(self, user: str, server: str = "") -> None:

@@ -99,14 +99,15 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
         """Adopt what a former hub left running."""
         super().load_state(state)
         self.pod_uid, self.pod_secret = str(state.get("pod_uid", "")), str(state.get("pod_secret", ""))
+        self.ended = str(state.get("ended", ""))
 
     def get_state(self) -> dict[str, Any]:
-        """Which pod it is: one of the same name may be another one."""
-        found = {"pod_uid": self.pod_uid, "pod_secret": self.pod_secret}
-        return super().get_state() | (found if self.pod_uid else {})
+        """Which pod it is (one of the same name may be another one), and how the one before it ended."""
+        found = {"pod_uid": self.pod_uid, "pod_secret": self.pod_secret} if self.pod_uid else {}
+        return super().get_state() | found | ({"ended": self.ended} if self.ended else {})
 
     def clear_state(self) -> None:
-        """Forget the pod."""
+        """Forget the pod; how it ended is told until the next start."""
         super().clear_state()
         self.pod_uid = self.pod_secret = ""
 
