@@ -38,7 +38,7 @@ from jupyterhub_dmsp.hub.kube.api import Api, ApiError, Object
 from jupyterhub_dmsp.hub.kube.manifests import Home, Plan, Scratch
 from jupyterhub_dmsp.hub.kube.traits import KubeTraits
 from jupyterhub_dmsp.hub.kube.watching import Failed, Running, Start
-from jupyterhub_dmsp.hub.launch.description import describe
+from jupyterhub_dmsp.hub.launch.description import describe, kernel_options
 from jupyterhub_dmsp.hub.launch.spawner import ProfileSpawner
 from jupyterhub_dmsp.profiles.launch import Launch
 from jupyterhub_dmsp.sandbox.bwrap import Identity
@@ -288,7 +288,7 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
             identity=identity,
             launch=launch,
             image=image,
-            command=[*self.cmd, *self.session_args(launch), *self.get_args()],
+            command=[*self.cmd, *kernel_options(launch.profile), *self.get_args()],
             variables={},
             files=self._files(launch, settings, experiments),
             port=self.session_port,
@@ -380,12 +380,3 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
         site = str(self.lake.get("site", ""))
         # The catalogue cannot set what is above: its schema refuses those names.
         return {**plan.launch.variables, **env} | ({"SITE_NAME": site} if site else {})
-
-    def session_args(self, launch: Launch) -> list[str]:
-        """Options that offer the profile's kernels and no other."""
-        kernels = [kernel.name for kernel in launch.profile.kernels]
-        return [
-            f"--KernelSpecManager.allowed_kernelspecs={set(kernels)!r}",
-            "--KernelSpecManager.ensure_native_kernel=False",
-            f"--MultiKernelManager.default_kernel_name={kernels[0]}",
-        ]

@@ -1,4 +1,4 @@
-"""What a session is told about itself, wherever it runs: the content of ``/etc/dmsp/session.json``. No Jupyter here."""
+"""What a session and its server are told about themselves, wherever they run. No Jupyter here."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jupyterhub_dmsp.profiles.launch import Launch
+from jupyterhub_dmsp.profiles.schema import Profile
 from jupyterhub_dmsp.settings import Experiment, Settings
 
 
@@ -19,7 +20,7 @@ def describe(
     token_url: str,
     environment: str = "",
 ) -> dict[str, Any]:
-    """What the lab side needs to know. No secret is in it.
+    """The content of ``/etc/dmsp/session.json``: what the lab side needs to know. No secret is in it.
 
     Args:
         user: name and account.
@@ -53,3 +54,13 @@ def describe(
         "environment": environment,
         "idle": {"timeout": settings.idle.timeout_of(launch.profile.slug)},
     }
+
+
+def kernel_options(profile: Profile) -> list[str]:
+    """Options of a Jupyter server that offer the profile's kernels and no other."""
+    names = [kernel.name for kernel in profile.kernels]
+    return [
+        f"--KernelSpecManager.allowed_kernelspecs={set(names)!r}",
+        "--KernelSpecManager.ensure_native_kernel=False",
+        f"--MultiKernelManager.default_kernel_name={names[0]}",
+    ]

@@ -22,6 +22,7 @@ from traitlets import Dict, Integer, List, Unicode, default
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub.admin.watching import stage, starting
 from jupyterhub_dmsp.hub.errors import SpawnException
+from jupyterhub_dmsp.hub.launch.description import kernel_options
 from jupyterhub_dmsp.hub.launch.spawner import ProfileSpawner
 from jupyterhub_dmsp.hub.local import checks, records
 from jupyterhub_dmsp.hub.local.house import LocalHouse, key_of
@@ -29,7 +30,6 @@ from jupyterhub_dmsp.hub.local.records import Record
 from jupyterhub_dmsp.hub.local.room import NoRoom, Room, Share, gpu_devices
 from jupyterhub_dmsp.hub.local.session import Session
 from jupyterhub_dmsp.profiles import needs
-from jupyterhub_dmsp.profiles.catalogue import Profile
 from jupyterhub_dmsp.profiles.environments import Environments, Progress
 from jupyterhub_dmsp.profiles.launch import Capacity, Launch
 from jupyterhub_dmsp.sandbox import cgroup, process
@@ -332,7 +332,7 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
         """Start the process, wait until its sandbox stands, write it down."""
         profile, most = session.launch.profile, session.launch.limits
         limits = cgroup.Limits(most.memory_bytes, most.cpu, most.processes)
-        program = [*self.cmd, *self.session_args(profile), *self.get_args()]
+        program = [*self.cmd, *kernel_options(profile), *self.get_args()]
         command = session.sandbox(namespace, limits.memory).command(program)
         if self.isolated:
             group = cgroup.create(records.group_name(self.state, self.key), limits)
@@ -364,15 +364,6 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
         for name in ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN"):
             env.pop(name, None)
         return env | session.variables(str(self.lake.get("site", "")))
-
-    def session_args(self, profile: Profile) -> list[str]:
-        """Options that offer the profile's kernels and no other."""
-        names = [kernel.name for kernel in profile.kernels]
-        return [
-            f"--KernelSpecManager.allowed_kernelspecs={set(names)!r}",
-            "--KernelSpecManager.ensure_native_kernel=False",
-            f"--MultiKernelManager.default_kernel_name={names[0]}",
-        ]
 
 
 async def _sandbox_up(outer: Process, popen: subprocess.Popen[bytes], timeout: float = 20.0) -> Process | None:
