@@ -24,6 +24,9 @@ FIRST = "hand-over"
 """The init container."""
 
 MANAGER = "jupyterhub-dmsp"
+HUB = "dmsp/hub"
+"""Label of what a hub made; its value is the first part of the names."""
+
 CONFIG = "/etc/dmsp"
 TOKEN = "hub-token"  # noqa: S105 - a file's name
 HANDED = "/run/hand-over"
@@ -71,6 +74,7 @@ class Plan:
     """A session about to start.
 
     Attributes:
+        hub: first part of its names, which tells hubs in one namespace apart.
         name: of the pod.
         secret: name of its secret.
         user: the user's name, as the hub has it.
@@ -97,6 +101,7 @@ class Plan:
         pull_secrets: names of secrets for fetching it.
     """
 
+    hub: str
     name: str
     secret: str
     user: str
@@ -141,6 +146,7 @@ def metadata(plan: Plan, name: str) -> Object:
             "app.kubernetes.io/managed-by": MANAGER,
             "app.kubernetes.io/component": "session",
             "dmsp/session": plan.name,
+            HUB: plan.hub,
             "dmsp/profile": plan.launch.profile.slug,
         },
         "annotations": {**plan.annotations, "dmsp/user": plan.user, "dmsp/server": plan.server},

@@ -24,17 +24,20 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jupyterhub import orm
 from jupyterhub.spawner import Spawner
 from traitlets import default
 
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub.admin.watching import starting
 from jupyterhub_dmsp.hub.errors import SpawnException
-from jupyterhub_dmsp.hub.kube import access, manifests, names, states, watching
+from jupyterhub_dmsp.hub.kube import access, leftovers, manifests, names, states, watching
 from jupyterhub_dmsp.hub.kube.api import Api, ApiError, Object
+from jupyterhub_dmsp.hub.kube.leftovers import Sweep
 from jupyterhub_dmsp.hub.kube.manifests import Home, Plan, Scratch
 from jupyterhub_dmsp.hub.kube.traits import KubeTraits
 from jupyterhub_dmsp.hub.kube.watching import Failed, Running, Start
@@ -48,10 +51,20 @@ from jupyterhub_dmsp.shared import dmsp_log
 
 ALL = "0.0.0.0"  # noqa: S104 - a pod has its own network
 
-_clusters: dict[tuple[str, str], tuple[Api, Running]] = {}
+
+@dataclass(frozen=True)
+class Cluster:
+    """What all users of a process share."""
+
+    api: Api
+    running: Running
+    sweep: Sweep
 
 
-def cluster(kubeconfig: str, namespace: str) -> tuple[Api, Running]:
+_clusters: dict[tuple[str, str], Cluster] = {}
+
+
+def cluster(kubeconfig: str, namespace: str) -> Cluster:
     """One connection for all users of a process. Reads files at the first time.
 
     Raises:
@@ -60,7 +73,7 @@ def cluster(kubeconfig: str, namespace: str) -> tuple[Api, Running]:
     key = (kubeconfig, namespace)
     if key not in _clusters:
         api = Api(access.find(kubeconfig), namespace)
-        _clusters[key] = (api, Running(api))
+        _clusters[key] = Cluster(api, Running(api), Sweep(api))
     return _clusters[key]
 
 
@@ -86,9 +99,14 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
         return []
 
     @property
+    def cluster(self) -> Cluster:
+        """The cluster, as all users of this process share it."""
+        return cluster(self.kubeconfig, self.namespace)
+
+    @property
     def api(self) -> Api:
-        """The cluster."""
-        return cluster(self.kubeconfig, self.namespace)[0]
+        """Its API."""
+        return self.cluster.api
 
     @property
     def pod_name(self) -> str:
@@ -113,7 +131,20 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
 
     async def notice(self) -> str:
         """Why the last session ended, when it did so by itself."""
+        await self._sweep()
         return self.ended
+
+    async def _sweep(self) -> None:
+        """End what a former hub left of starts, at the first occasion."""
+        try:
+            await self.cluster.sweep.once(self.name_prefix, self._known, self.log)
+        except DmspError as error:
+            self.log.error("There is no cluster: %s", error)
+
+    def _known(self) -> set[str]:
+        """Uids of the pods that the hub's database knows."""
+        states_ = (row.state or {} for row in self.db.query(orm.Spawner))
+        return {str(state.get("pod_uid", "")) for state in states_}
 
     @starting
     async def start(self) -> tuple[str, int]:
@@ -126,6 +157,7 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
         self.ended = ""
         try:
             async with self._sentences():
+                await self._sweep()
                 await self.before_start(launch)
                 plan = await self._plan(launch)
                 return await self._run(plan)
@@ -166,7 +198,7 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
         if not self.pod_uid:
             return 0
         try:
-            pod = await cluster(self.kubeconfig, self.namespace)[1].get(self.pod_name, self.pod_uid)
+            pod = await self.cluster.running.get(self.pod_name, self.pod_uid)
         except DmspError as error:
             # A server that is thought to have ended loses its route and its token: not for a guess.
             self.log.warning("Whether the session of %s runs is not known: %s", self.user.name, error)
@@ -192,7 +224,7 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
         self.clear_state()
 
     async def _remove(self, grace: int) -> None:
-        """Delete pod and secret. A cluster that is away is not waited for: the next start clears up first."""
+        """Delete pod and secret. A cluster that is away is not waited for: it hears of it when it is back."""
         uid, name = self.pod_uid, self.pod_name
         if not uid:
             return
@@ -207,7 +239,8 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
             self.log.warning("The pod of %s does not end; it is taken off the cluster's list.", self.user.name)
             await self.api.delete("pods", name, uid=uid, grace=0)
         except DmspError as error:
-            self.log.error("The pod %s may be left: %s", name, error)
+            self.log.error("The pod %s is ended later: %s", name, error)
+            leftovers.end_later(self.api, name, uid)
 
     async def _run(self, plan: Plan) -> tuple[str, int]:
         try:
@@ -238,6 +271,7 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
 
     async def _create(self, plan: Plan) -> str:
         """Make the pod; gives its uid. One that a crash left of this very session is ended first."""
+        self.cluster.sweep.mine.add(plan.name)
         body = manifests.pod(plan)
         if self.modify_pod is not None:
             body = self.modify_pod(self, body)
@@ -281,6 +315,7 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
             raise DmspError(f"The profile {launch.profile.slug} names no container image.")
         self.ip, self.port = ALL, self.session_port
         plan = Plan(
+            hub=self.name_prefix,
             name=self.pod_name,
             secret=f"{self.pod_name}-{secrets.token_hex(4)}",
             user=str(self.user.name),

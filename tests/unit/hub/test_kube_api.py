@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import httpx
 import pytest
 import yaml
 
-from jupyterhub_dmsp.hub.kube import access, api, watching
+from jupyterhub_dmsp.hub.kube import access, api, leftovers, watching
 from jupyterhub_dmsp.hub.kube.access import Access, NoCluster
 from jupyterhub_dmsp.hub.kube.api import LISTED, Api, ApiError
 
@@ -183,3 +184,49 @@ async def test_pod_younger_than_the_list_is_asked_for(listed: dict[str, Any]) ->
     running = watching.Running(made(answer))
     assert await running.get("young", "new") == one
     assert await running.get("young", "another") is None
+
+
+class Swept:
+    """An API with three pods; what is deleted."""
+
+    def __init__(self) -> None:
+        self.gone: list[str] = []
+        self.fail = False
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        if self.fail:
+            return httpx.Response(500, json={"message": "later"})
+        if request.method == "DELETE":
+            self.gone.append(request.url.path.rsplit("/", 1)[1])
+            return httpx.Response(200, json={})
+        assert request.url.params["labelSelector"].endswith(",dmsp/hub=vre")
+        return httpx.Response(200, json=pods(("known", "1"), ("mine", "2"), ("left", "3")))
+
+
+async def test_only_what_no_hub_knows_is_swept_and_once() -> None:
+    cluster = Swept()
+    sweep = leftovers.Sweep(made(cluster.answer))
+    sweep.mine.add("mine")
+    cluster.fail = True
+    await sweep.once("vre", lambda: {"1"}, logging.getLogger("test"))
+    assert cluster.gone == []
+    cluster.fail = False
+    for _ in range(2):
+        await sweep.once("vre", lambda: {"1"}, logging.getLogger("test"))
+    assert cluster.gone == ["left"]
+
+
+async def test_what_could_not_be_deleted_is_deleted_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "AGAIN", 0.01)
+    deleted, asked = asyncio.Event(), []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        if len(asked) < 3:
+            raise httpx.ConnectError("away")
+        deleted.set()
+        return httpx.Response(200, json={})
+
+    leftovers.end_later(made(answer), "left", "3")
+    await asyncio.wait_for(deleted.wait(), 5)
+    assert len(asked) == 3

@@ -38,6 +38,7 @@ def plan(options: dict[str, Any] | None = None, **more: Any) -> Plan:
     }
     who = Identity("alice", 61001, 61001, {"dmsp-km3net": 71001, "dmsp-dmsp": 71000}, home="/home/alice")
     given = {
+        "hub": "dmsp",
         "name": "dmsp-alice",
         "secret": "dmsp-alice-01ab",
         "user": "alice",

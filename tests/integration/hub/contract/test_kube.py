@@ -134,6 +134,24 @@ async def test_hub_killed_while_a_pod_starts_leaves_nothing_in_the_way(kube: Kub
     assert len(await _pods(kube)) == 1
 
 
+async def test_pod_that_no_hub_knows_is_ended(kube: KubePlace) -> None:
+    """Also when its user does not come back."""
+    kube.cluster.pause("nodes", stopped=True)
+    try:
+        assert (await kube.ask(USER, {"profile": "plain"})).status_code == 202
+        await kube.until(lambda: _there(kube), 30)
+        await kube.stack.stop("hub", kill=True)
+    finally:
+        kube.cluster.pause("nodes", stopped=False)
+    await kube.stack.start_hub()
+    await kube.page("km3net-user")
+
+    async def cleared() -> bool:
+        return not await kube.leftovers(USER)
+
+    await kube.until(cleared, 30)
+
+
 async def test_api_that_is_away_ends_nobody(kube: KubePlace) -> None:
     await started(kube)
     told = kube.stack.log("hub").count(f"session of {USER} runs is not known")
@@ -145,11 +163,15 @@ async def test_api_that_is_away_ends_nobody(kube: KubePlace) -> None:
 
         await kube.until(noticed, 60)
         assert await kube.ready(USER)
+        # Who stops a session meanwhile has stopped it: the pod follows when the cluster is back.
+        await kube.quit(USER)
     finally:
         kube.cluster.pause("apiserver", stopped=False)
-    assert await kube.ready(USER)
-    await kube.quit(USER)
-    assert await kube.leftovers(USER) == []
+
+    async def cleared() -> bool:
+        return not await kube.leftovers(USER)
+
+    await kube.until(cleared, 60)
 
 
 async def test_cluster_that_refuses_is_a_sentence(kube: KubePlace) -> None:
@@ -181,6 +203,7 @@ async def test_pod_passes_the_strictest_standard(kube: KubePlace) -> None:
     kernels = [{"name": "python3", "display_name": "Python 3", "language": "python"}]
     profile = Profile.model_validate({"name": "X", "kernels": kernels, "folder": Path("/x")})
     plan = Plan(
+        hub="dmsp",
         name="dmsp-a",
         secret="dmsp-a-1",
         user="a",
