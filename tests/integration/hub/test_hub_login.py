@@ -72,7 +72,7 @@ async def test_form_offers_what_the_groups_allow(stack: Stack) -> None:
         await km3.login("km3net-user")
         await collider.login("collider-user")
         mine, theirs = (await km3.form()).text, (await collider.form()).text
-    assert re.findall(r'name="profile"[^>]*value="([^"]+)"', mine) == ["everybody", "deepsea", "broken"]
+    assert re.findall(r'name="profile"[^>]*value="([^"]+)"', mine) == ["everybody", "broken", "deepsea"]
     assert re.findall(r'name="profile"[^>]*value="([^"]+)"', theirs) == ["everybody", "broken"]
     assert "Deep sea" not in theirs
     assert "http://" not in re.sub(
