@@ -235,7 +235,7 @@ class Sessions(Section):
         " none. Without root there is one session only.",
     )
     overcommit: float | None = Field(
-        4.0,
+        8.0,
         gt=0,
         le=100,
         description="How many times the machine's memory may be promised to sessions: most use far less than they"

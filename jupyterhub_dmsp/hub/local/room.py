@@ -14,6 +14,9 @@ from jupyterhub_dmsp.hub.local import records
 from jupyterhub_dmsp.profiles.launch import Capacity, Launch
 from jupyterhub_dmsp.profiles.schema import in_words
 
+MIB = 1024**2
+LEAST = 256 * MIB
+"""What a server and one kernel take before anybody computes."""
 DEVICES = Path("/dev")
 _GPU = re.compile(r"^nvidia([0-9]{1,2})$")
 _GPU_SHARED = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset", "nvidia-caps")
@@ -92,11 +95,19 @@ class Room:
 
     def _check_memory(self, launch: Launch, taken: Collection[Share]) -> None:
         free = self._unpromised(taken)
+        if free is None:
+            return
         wanted = launch.limits.memory_bytes
-        if free is not None and wanted > free:
+        if wanted > free:
             raise NoRoom(
                 f"There is no room for a session with {in_words(wanted)} of memory: {in_words(free)} is left."
                 f" {_instead(launch, free)}"
+            )
+        if available_memory() < LEAST:
+            # Within what is promised, but the others use what they were promised.
+            raise NoRoom(
+                f"The running sessions use nearly all memory: {in_words(available_memory())} is left."
+                " Try again when others have finished."
             )
 
 

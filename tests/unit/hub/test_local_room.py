@@ -85,6 +85,14 @@ def test_no_session_gets_more_than_the_machine_has(tmp_path: Path) -> None:
         pass
 
 
+def test_machine_that_is_full_in_fact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "available_memory", lambda: 100 * room.MIB)
+    one = Room(tmp_path, overcommit=2.0)
+    with pytest.raises(NoRoom, match="use nearly all memory: 100 MB is left"), one.promise("ben", launch("2G")):
+        pass
+    assert one.capacity().memory_bytes == 100 * room.MIB
+
+
 def test_unchecked_memory(tmp_path: Path) -> None:
     one = Room(tmp_path)
     assert one.capacity().memory_bytes is None
