@@ -127,13 +127,19 @@ class Scientist:
         for did in dids:
             row = self.row(did)
             await expect(row).to_be_visible()
+            await self._listed()
             if await row.get_attribute("aria-expanded") != "true":
                 await row.click()
             await expect(row).to_have_attribute("aria-expanded", "true")
 
+    async def _listed(self) -> None:
+        """Wait until no list grows any more: rows move up when the line above them that says so goes."""
+        await expect(self.tree.locator('[data-notice="loading"], [data-notice="listing"]')).to_have_count(0)
+
     async def attach(self, did: str, variable: str) -> None:
         """Press Attach on a row, give the variable a name and confirm."""
         row = self.row(did)
+        await self._listed()
         await row.hover()
         await row.get_by_role("button", name=f"Attach {did.split(':', 1)[1]}").click()
         dialog = self.page.get_by_role("dialog", name="Attach dataset")
