@@ -50,6 +50,9 @@ ANSWERS = {
 REASONS = ("idle", "age", "left")
 """Why the hub ends a session by itself."""
 
+for _gauge in (SCRATCH_OK, SCRATCH_FREE, SCRATCH_SIZE):
+    _gauge.set(float("nan"))  # where there is no scratch to look at; an alarm at 0 stays silent
+
 # Series that are there from the beginning: an alert on a rate needs the zero before the first event.
 for _outcome in OUTCOMES:
     REFRESHES.labels(_outcome)

@@ -113,7 +113,8 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
         """What is known without a user, from JupyterHub's configuration."""
         one = cls(parent=app)
         mount = PurePosixPath(one.dmsp_settings().lake.mount)
-        scratch = one.state / "scratch" / mount.name if one.isolated else None
+        folder = one.state / "scratch"
+        scratch = folder / mount.name if one.isolated and folder.is_dir() else None
         return LocalHouse(one.state, one.session_network(), scratch)
 
     @property
