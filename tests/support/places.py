@@ -206,6 +206,9 @@ for kind in (c.LocalProfileSpawner, c.KubeProfileSpawner):
 """
 
 KUBE = """
+import jupyterhub_dmsp.hub.kube.api
+# A test has the API server stopped: each question then lasts this long.
+jupyterhub_dmsp.hub.kube.api.TIMEOUT = 5.0
 c.JupyterHub.spawner_class = "dmsp-kube"
 kube = c.KubeProfileSpawner
 kube.kubeconfig = {kubeconfig!r}
