@@ -52,7 +52,7 @@ def _build(room: Path) -> Path:
         "CGO_ENABLED": "0",
         "GOTOOLCHAIN": "local",
         "GOWORK": "off",
-        "GOFLAGS": "-mod=readonly -modcacherw -trimpath",
+        "GOFLAGS": "-mod=readonly -modcacherw -trimpath -buildvcs=false",
         "GOCACHE": str(room / "cache"),
         "GOMODCACHE": str(room / "modules"),
         "GOTMPDIR": str(room),
