@@ -13,9 +13,9 @@ from typing import Any, Protocol
 from jupyterhub import orm
 from jupyterhub.app import JupyterHub
 
-from jupyterhub_dmsp.hub.admin import numbers
-from jupyterhub_dmsp.hub.admin.watching import farewells, known
 from jupyterhub_dmsp.hub.idle.culling import Culler
+from jupyterhub_dmsp.hub.metrics import numbers
+from jupyterhub_dmsp.hub.metrics.watching import farewells, known
 from jupyterhub_dmsp.scratch.mount import Health, Mount
 
 SCRATCH_EVERY = 30.0

@@ -1,1 +1,1 @@
-"""What admins see: Prometheus metrics and a page with the same at a glance."""
+"""What admins see: a page with the metrics at a glance."""

@@ -16,8 +16,8 @@ from jupyterhub.scopes import needs_scope
 from tornado import web
 
 from jupyterhub_dmsp.hub import keeping
-from jupyterhub_dmsp.hub.admin import numbers, watching
 from jupyterhub_dmsp.hub.launch.form import TEMPLATES
+from jupyterhub_dmsp.hub.metrics import numbers, watching
 
 HOUR = 3600.0
 SHOWN = 20

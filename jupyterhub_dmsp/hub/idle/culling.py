@@ -20,8 +20,8 @@ from jupyterhub import orm
 from jupyterhub.utils import url_path_join
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 
-from jupyterhub_dmsp.hub.admin import numbers
-from jupyterhub_dmsp.hub.admin.watching import farewells, profile_of, running
+from jupyterhub_dmsp.hub.metrics import numbers
+from jupyterhub_dmsp.hub.metrics.watching import farewells, profile_of, running
 from jupyterhub_dmsp.settings import Idle
 
 ASK_TIMEOUT = 10.0

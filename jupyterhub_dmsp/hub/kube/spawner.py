@@ -33,7 +33,6 @@ from jupyterhub.spawner import Spawner
 from traitlets import default
 
 from jupyterhub_dmsp.errors import DmspError
-from jupyterhub_dmsp.hub.admin.watching import starting
 from jupyterhub_dmsp.hub.errors import SpawnException
 from jupyterhub_dmsp.hub.kube import access, leftovers, manifests, names, states, watching
 from jupyterhub_dmsp.hub.kube.api import Api, ApiError, Object
@@ -43,6 +42,7 @@ from jupyterhub_dmsp.hub.kube.traits import KubeTraits
 from jupyterhub_dmsp.hub.kube.watching import Failed, Running, Start
 from jupyterhub_dmsp.hub.launch.description import describe, kernel_options
 from jupyterhub_dmsp.hub.launch.spawner import ProfileSpawner
+from jupyterhub_dmsp.hub.metrics.watching import starting
 from jupyterhub_dmsp.profiles.launch import Launch
 from jupyterhub_dmsp.sandbox.bwrap import Identity
 from jupyterhub_dmsp.sandbox.ids import GROUPS_BASE, USERS_BASE, Ids

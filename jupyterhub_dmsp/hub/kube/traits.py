@@ -131,23 +131,6 @@ class KubeTraits(LoggingConfigurable):
         config=True,
         help="""Seconds beyond that for the pod to leave, before it is taken off the list. Default: 30.""",
     )
-    lake = Dict(
-        config=True,
-        help="""What session.json says about the lake beyond dmsp.yaml: ``rucio_url``, ``auth_url``, ``site``,
-        ``prefix``.""",
-    )
-    session_settings = AnyTrait(
-        None,
-        allow_none=True,
-        config=True,
-        help="""``callable(spawner) -> dict``, merged into session.json. Default: None.""",
-    )
-    session_files = AnyTrait(
-        None,
-        allow_none=True,
-        config=True,
-        help="""``callable(spawner) -> {name: text}``: read-only files below /etc/dmsp. Default: None.""",
-    )
 
     @validate("name_prefix")
     def _short_prefix(self, proposal: dict[str, str]) -> str:

@@ -14,14 +14,14 @@ from typing import Any
 
 from jupyterhub import version_info
 from traitlets import Any as AnyTrait
-from traitlets import Unicode, default
+from traitlets import Dict, Unicode, default
 
 from jupyterhub_dmsp import settings as dmsp_settings
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub import keeping
-from jupyterhub_dmsp.hub.admin.watching import Watched, choosing
 from jupyterhub_dmsp.hub.errors import SpawnException
 from jupyterhub_dmsp.hub.launch import form, readable, request
+from jupyterhub_dmsp.hub.metrics.watching import Watched, choosing
 from jupyterhub_dmsp.profiles import catalogue as profiles_catalogue
 from jupyterhub_dmsp.profiles.catalogue import Catalogue, Profile
 from jupyterhub_dmsp.profiles.launch import Capacity, Launch, NotOffered, resolve, shown
@@ -109,6 +109,24 @@ class ProfileSpawner(Watched):
         config=True,
         help="""Folder of the catalogue. Default: empty, which means ``profiles.path`` of dmsp.yaml, else the
         shipped one.""",
+    )
+
+    session_settings = AnyTrait(
+        None,
+        allow_none=True,
+        config=True,
+        help="""``callable(spawner) -> dict``, merged into session.json. Default: None.""",
+    )
+    session_files = AnyTrait(
+        None,
+        allow_none=True,
+        config=True,
+        help="""``callable(spawner) -> {name: text}``: read-only files below /etc/dmsp. Default: None.""",
+    )
+    lake = Dict(
+        config=True,
+        help="""What session.json says about the lake beyond dmsp.yaml: ``rucio_url``, ``auth_url``, ``site``,
+        ``prefix``.""",
     )
 
     launch: Launch | None = None

@@ -16,11 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jupyterhub.spawner import Spawner
-from traitlets import Any as AnyTrait
 from traitlets import Dict, Integer, List, Unicode, default
 
 from jupyterhub_dmsp.errors import DmspError
-from jupyterhub_dmsp.hub.admin.watching import stage, starting
 from jupyterhub_dmsp.hub.errors import SpawnException
 from jupyterhub_dmsp.hub.launch.description import kernel_options
 from jupyterhub_dmsp.hub.launch.spawner import ProfileSpawner
@@ -29,6 +27,7 @@ from jupyterhub_dmsp.hub.local.house import LocalHouse, key_of
 from jupyterhub_dmsp.hub.local.records import Record
 from jupyterhub_dmsp.hub.local.room import NoRoom, Room, Share, gpu_devices
 from jupyterhub_dmsp.hub.local.session import Session
+from jupyterhub_dmsp.hub.metrics.watching import stage, starting
 from jupyterhub_dmsp.profiles import needs
 from jupyterhub_dmsp.profiles.environments import Environments, Progress
 from jupyterhub_dmsp.profiles.launch import Capacity, Launch
@@ -63,23 +62,6 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
     )
     session_port = Integer(
         8888, config=True, help="""Port of a server in its own network namespace. Default: 8888."""
-    )
-    session_settings = AnyTrait(
-        None,
-        allow_none=True,
-        config=True,
-        help="""``callable(spawner) -> dict``, merged into session.json. Default: None.""",
-    )
-    session_files = AnyTrait(
-        None,
-        allow_none=True,
-        config=True,
-        help="""``callable(spawner) -> {name: text}``: read-only files below /etc/dmsp. Default: None.""",
-    )
-    lake = Dict(
-        config=True,
-        help="""What session.json says about the lake beyond dmsp.yaml: ``rucio_url``, ``auth_url``, ``site``,
-        ``prefix``.""",
     )
     binds = List(
         Unicode(), config=True, help="""Further host paths, seen read-only in sessions. Default: none."""

@@ -21,12 +21,12 @@ from traitlets import Dict, Enum, Float, Integer, List, Unicode, default
 from jupyterhub_dmsp import tracing
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub import keeping
-from jupyterhub_dmsp.hub.admin import numbers
 from jupyterhub_dmsp.hub.admin.page import ADMIN_HANDLERS
 from jupyterhub_dmsp.hub.errors import IssuerDown, LoginAgain, oauth_error, unreachable
 from jupyterhub_dmsp.hub.login import ending, token
 from jupyterhub_dmsp.hub.login.discovery import Endpoints, discover
 from jupyterhub_dmsp.hub.login.limits import RateLimit
+from jupyterhub_dmsp.hub.metrics import numbers
 from jupyterhub_dmsp.identity import claims, shapes
 from jupyterhub_dmsp.identity.errors import TokenMalformed, redact
 from jupyterhub_dmsp.identity.tokens import CLOCK_TOLERANCE

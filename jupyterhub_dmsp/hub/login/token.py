@@ -21,9 +21,9 @@ from tornado.httpclient import HTTPClientError
 
 from jupyterhub_dmsp import tracing
 from jupyterhub_dmsp.errors import DmspError
-from jupyterhub_dmsp.hub.admin import numbers
 from jupyterhub_dmsp.hub.errors import ClocksDiffer, IssuerDown, LoginAgain, Refused, oauth_error, unreachable
 from jupyterhub_dmsp.hub.login import sharing
+from jupyterhub_dmsp.hub.metrics import numbers
 from jupyterhub_dmsp.identity import claims, exchange
 from jupyterhub_dmsp.identity.errors import TokenMalformed
 from jupyterhub_dmsp.identity.tokens import CLOCK_TOLERANCE, Token

@@ -12,9 +12,9 @@ import pytest
 from prometheus_client import REGISTRY
 from tornado.httpclient import HTTPClientError
 
-from jupyterhub_dmsp.hub.admin import numbers, watching
 from jupyterhub_dmsp.hub.errors import IssuerDown, LoginAgain, Refused, SpawnException
 from jupyterhub_dmsp.hub.launch.spawner import ProfileSpawner
+from jupyterhub_dmsp.hub.metrics import numbers, watching
 
 CATALOGUE = Path(__file__).parents[2] / "integration" / "hub" / "catalogue"
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from jupyterhub_dmsp.hub.admin import page, watching
-from jupyterhub_dmsp.hub.admin.watching import Ended
+from jupyterhub_dmsp.hub.admin import page
+from jupyterhub_dmsp.hub.metrics import watching
+from jupyterhub_dmsp.hub.metrics.watching import Ended
 from jupyterhub_dmsp.profiles.launch import Capacity
 
 NOW = 1_900_000_000.0

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from jupyterhub_dmsp.hub.admin import watching
 from jupyterhub_dmsp.hub.idle import culling
+from jupyterhub_dmsp.hub.metrics import watching
 from jupyterhub_dmsp.settings import Idle
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)

@@ -15,8 +15,8 @@ from weakref import WeakSet
 from traitlets.config import LoggingConfigurable
 
 from jupyterhub_dmsp.errors import DmspError
-from jupyterhub_dmsp.hub.admin import numbers
 from jupyterhub_dmsp.hub.errors import SpawnException
+from jupyterhub_dmsp.hub.metrics import numbers
 
 UNKNOWN = "other"
 """Label of what is not, or no longer, in the catalogue."""
