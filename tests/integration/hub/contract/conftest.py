@@ -51,6 +51,7 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
         yield running
     finally:
         await running.stop()
+        shutil.rmtree(running.folder / "store", ignore_errors=True)
 
 
 def role() -> list[dict[str, Any]]:
