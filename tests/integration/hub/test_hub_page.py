@@ -170,8 +170,8 @@ async def test_narrow(launch_page: Open) -> None:
 async def test_home_page_leads_to_a_second_session(launch_page: Open) -> None:
     async with launch_page() as page:
         await page.get_by_role("link", name="Home", exact=True).click()
-        await page.get_by_label("server name").fill("sea")
+        await page.get_by_label("server name").fill("river")
         await page.get_by_role("button", name="Add New Server").click()
-        await page.locator('[data-server-name="sea"]').get_by_role("button", name="start").click()
-        await page.wait_for_url(f"**/hub/spawn/{USER}/sea")
+        await page.locator('[data-server-name="river"]').get_by_role("button", name="start").click()
+        await page.wait_for_url(f"**/hub/spawn/{USER}/river")
         await expect(page.get_by_role("radio", name="Deep sea")).to_be_visible()
