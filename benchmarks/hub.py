@@ -104,7 +104,8 @@ async def stock(number: int) -> dict[str, float]:
                 user = f"{api}/users/bench{index}"
                 await (await http.post(user)).read()
                 await (await http.post(f"{user}/server")).read()
-                while not (await (await http.get(user)).json())["servers"].get("", {}).get("ready"):
+                while not (model := (await (await http.get(user)).json())["servers"].get("", {})).get("ready"):
+                    assert model.get("pending"), "the stub did not start"
                     await asyncio.sleep(0.05)
 
         process = psutil.Process(hub.pid)

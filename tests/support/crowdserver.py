@@ -49,9 +49,11 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tok
 
 async def main() -> None:
     """Serve until told to end."""
-    file = Path(os.environ["XDG_RUNTIME_DIR"], "hub-token")
-    token = file.read_text().strip()
-    file.unlink()
+    token = os.environ.get("JUPYTERHUB_API_TOKEN", "")  # of JupyterHub's own spawner; ours hands over a file
+    if not token:
+        file = Path(os.environ["XDG_RUNTIME_DIR"], "hub-token")
+        token = file.read_text().strip()
+        file.unlink()
     where = urllib.parse.urlsplit(os.environ["JUPYTERHUB_SERVICE_URL"])
     done = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, done.set)
