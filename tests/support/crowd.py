@@ -28,12 +28,10 @@ MORE = f"""
 c.LocalProfileSpawner.cmd = [{str(Path(sys.prefix, "bin", "python"))!r}, "-I", "-S", {str(STUB)!r}]
 c.LocalProfileSpawner.binds = [{str(STUB.parent)!r}]
 c.JupyterHub.authenticate_prometheus = False
-from jupyterhub_dmsp.settings import Settings
-if "sessions" in Settings.model_fields:
-    # A stub takes a few MB of what its profile may use: no machine is too small for a crowd of them.
-    chosen = calls.with_name("dmsp.yaml")
-    chosen.write_text("sessions: {{overcommit: null}}\\n")
-    c.LocalProfileSpawner.settings_file = str(chosen)
+# A stub takes a few MB of what its profile may use: no machine is too small for a crowd of them.
+chosen = calls.with_name("dmsp.yaml")
+chosen.write_text("sessions: {{overcommit: null}}\\n")
+c.LocalProfileSpawner.settings_file = str(chosen)
 c.JupyterHub.concurrent_spawn_limit = 0
 from prometheus_client import Counter
 from sqlalchemy import event
