@@ -112,9 +112,8 @@ class Place:
         """One request to start a server."""
         path = f"users/{user}/servers/{server}" if server else f"users/{user}/server"
         async with self.stack.admin() as http:
-            answer: httpx.Response = await http.post(
-                path, json={"user_options": options} if options is not None else None
-            )
+            # The body as it is: what both JupyterHub 5 and 6 take.
+            answer: httpx.Response = await http.post(path, json=options)
             return answer
 
     async def start(self, user: str, options: Any, server: str = "") -> list[dict[str, Any]]:
