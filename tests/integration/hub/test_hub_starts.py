@@ -1,4 +1,7 @@
-"""What was chosen holds in the session, and what is looked at before a start is told."""
+"""What was chosen holds in the session, and what is looked at before a start is told.
+
+The hub's sessions module, which comes first, wants to see an environment built that this one starts, too.
+"""
 
 from __future__ import annotations
 
