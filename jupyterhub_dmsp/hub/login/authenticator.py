@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from jupyterhub import version_info
 from oauthenticator.generic import GenericOAuthenticator
 from oauthenticator.oauth2 import OAuthCallbackHandler
 from tornado import web
@@ -363,17 +364,17 @@ class DMSPAuthenticator(GenericOAuthenticator):
         async with self.lock(user.name):
             state = await user.get_auth_state()
             if not state or not state.get("access_token"):
-                return False
+                return _cannot_log_in(handler)
             recent = time.monotonic() - self._checked.get(user.name, -RECHECK) < RECHECK
             if recent and self.is_fresh(state):
                 return True
             try:
                 model = await self._renew(user, state)
             except LoginAgain:
-                return False
+                return _cannot_log_in(handler)
             except IssuerDown:
                 # A token that has not expired yet is as good as before.
-                return state.get("expires_at", 0) > time.time()
+                return state.get("expires_at", 0) > time.time() or _cannot_log_in(handler)
             settled = await self._settle(user, state, model)
             # Only now: a renewal for the token endpoint has not looked at groups, and must not count as a look.
             self._checked[user.name] = time.monotonic()
@@ -480,3 +481,12 @@ class DMSPAuthenticator(GenericOAuthenticator):
 def _subject(authenticator: DMSPAuthenticator, state: Mapping[str, Any] | None) -> str:
     """``sub`` of a stored or new login; empty when unknown."""
     return str((state or {}).get(authenticator.user_auth_state_key, {}).get("sub") or "")
+
+
+def _cannot_log_in(handler: Any) -> bool:
+    """Whether a request whose user has no login any more goes on nevertheless.
+
+    One with a token cannot be sent to the login page. JupyterHub 6 lets it go on by itself; 5 would take who asks for
+    nobody, and a server could not even learn that its user has to log in.
+    """
+    return bool(version_info[0] < 6 and getattr(handler, "_token_authenticated", False))
