@@ -24,7 +24,7 @@ from tornado import web
 
 CLIENT, SECRET = "hub", "hush/+ %"
 TOLERANCE = 15
-"""Seconds for which userinfo takes a token that is over: the tests' short ones must survive a login on a slow machine."""
+"""Seconds for which userinfo takes a token that is over: short ones must survive a login on a slow machine."""
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 DEFAULTS: dict[str, Any] = {
     "user": {"sub": "1", "preferred_username": "ada"},
