@@ -44,7 +44,8 @@ $(PY): | packages
 
 $(VENV)/.installed: requirements/dev.lock requirements/bootstrap.lock | $(PY)
 	@echo "Installing Python packages"
-	@$(UV) pip install -q --python $(PY) --require-hashes -r requirements/dev.lock
+	@# Compiled now: sessions run as other users, who cannot keep what they compile, and would do it at every start.
+	@$(UV) pip install -q --python $(PY) --compile-bytecode --require-hashes -r requirements/dev.lock
 	@touch $@
 
 labextension/node_modules/.yarn-state.yml: labextension/package.json labextension/yarn.lock $(VENV)/.installed
@@ -60,6 +61,7 @@ jupyterhub_dmsp/labextension/package.json: $(FRONT_SOURCES) labextension/node_mo
 $(VENV)/.project: pyproject.toml $(shell find profiles -type f) jupyterhub_dmsp/__init__.py jupyterhub_dmsp/lab/jupyter_server_config.json jupyterhub_dmsp/labextension/package.json $(VENV)/.installed
 	@echo "Installing the project"
 	@SKIP_JUPYTER_BUILDER=1 $(UV) pip install -q --python $(PY) --no-deps --no-build-isolation --reinstall -e .
+	@$(PY) -m compileall -q jupyterhub_dmsp
 	@touch $@
 
 env: packages $(VENV)/.project

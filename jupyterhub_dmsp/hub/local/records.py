@@ -68,12 +68,24 @@ def group_name(state: Path, key: str) -> str:
     return f"{hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:8]}-{key}"
 
 
+_read: dict[Path, tuple[int, Record]] = {}
+"""Records as they were read, with the time of their files: written once, they are looked at with every start."""
+
+
 def all_records(state: Path) -> Iterator[Record]:
     """Every session that is written down, whether it still runs or not."""
     for file in sorted((state / "sessions").glob(f"*/{FILE}")):
-        record = Record.read(state, file.parent.name)
-        if record:
-            yield record
+        try:
+            written = file.stat().st_mtime_ns
+        except OSError:
+            continue
+        kept = _read.get(file)
+        if kept is None or kept[0] != written:
+            record = Record.read(state, file.parent.name)
+            if record is None:
+                continue
+            kept = _read[file] = (written, record)
+        yield kept[1]
 
 
 async def end_session(

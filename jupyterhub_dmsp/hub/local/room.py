@@ -66,7 +66,11 @@ class Room:
             NoRoom: it does not fit.
         """
         # Nothing is awaited between looking and taking: two starts never get the same.
-        taken = list(self._taken(key))
+        # Whether each of many sessions still runs is asked only when it matters: a start must not cost more for each.
+        taken = list(self._taken(key, sure=launch.gpus > 0))
+        free = self._unpromised(taken)
+        if free is not None and launch.limits.memory_bytes > free:
+            taken = list(self._taken(key))
         self._check_memory(launch, taken)
         left = _left(taken)
         if launch.gpus > len(left):
@@ -78,12 +82,13 @@ class Room:
         finally:
             self._promised.pop(key, None)
 
-    def _taken(self, without: str) -> Iterator[Share]:
+    def _taken(self, without: str, *, sure: bool = True) -> Iterator[Share]:
+        """The shares of all sessions but one; unless ``sure``, perhaps of some that have ended a moment ago."""
         for key, share in self._promised.items():
             if key != without:
                 yield share
         for record in records.all_records(self.state):
-            if record.key != without and record.key not in self._promised and record.alive():
+            if record.key != without and record.key not in self._promised and (not sure or record.alive()):
                 yield Share(record.memory, tuple(record.gpus))
 
     def _unpromised(self, taken: Collection[Share]) -> int | None:
