@@ -127,6 +127,9 @@ class Network:
             await run(["ip", "link", "add", self.name, "type", "bridge"])
         lines = [
             f'link set dev {self.name} alias "{ALIAS}"',
+            # Left to itself a bridge takes the lowest address of its ports, another one as sessions come and go:
+            # what the others send to the address that they remember is lost until they ask again, some 10 s.
+            f"link set dev {self.name} address {_hardware_address(self.name)}",
             f"link set dev {self.name} addrgenmode none",
             f"address replace {self.gateway}/{self.subnet.prefixlen} dev {self.name}",
             f"link set dev {self.name} up",
@@ -232,6 +235,11 @@ def _usable(server: str) -> bool:
         return not IPv4Address(server).is_loopback
     except ipaddress.AddressValueError:
         return False
+
+
+def _hardware_address(name: str) -> str:
+    """An address for the bridge itself: locally administered, one station (IEEE 802, section 8.4)."""
+    return ":".join(("02", *(f"{byte:02x}" for byte in hashlib.sha256(name.encode()).digest()[:5])))
 
 
 def _digest(state: Path) -> str:

@@ -214,6 +214,19 @@ async def test_ensure_and_attach_twice_change_nothing(network: Network) -> None:
     assert not first.namespace.exists()
 
 
+async def test_the_gateway_keeps_its_hardware_address(network: Network) -> None:
+    """Sessions remember it: what they send to a former one is lost, the end of a connection too."""
+    address = Path("/sys/class/net", network.name, "address")
+    seen = {address.read_text()}
+    for key in "abcd":
+        await network.attach(key)
+        seen.add(address.read_text())
+    for key in "abcd":
+        await network.detach(key)
+        seen.add(address.read_text())
+    assert len(seen) == 1
+
+
 async def test_stale_namespaces_are_removed_even_without_a_record(network: Network) -> None:
     one, two = await network.attach("one"), await network.attach("two")
     assert await network.remove_stale(keep=["two"]) == [one.namespace.name]
