@@ -30,9 +30,6 @@ class House(Protocol):
     scratch: Path | None
     """The scratch mount as the hub sees it; None where it does not."""
 
-    def unmounted(self) -> bool:
-        """Whether scratch should be mounted and is not: its empty mount point would look healthy."""
-
     async def end_left(self, wanted: set[ServerName]) -> list[str]:
         """End sessions that run and belong to none of these servers; a sentence for each."""
 
@@ -57,7 +54,7 @@ class Keeping:
         if house is not None:
             self._task(self.end_left(house))
             if house.scratch is not None:
-                self._task(self.watch_scratch(house, Mount(house.scratch)))
+                self._task(self.watch_scratch(Mount(house.scratch, needed=True)))
         self._task(Culler(self.app).run())
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
@@ -81,12 +78,10 @@ class Keeping:
         except Exception:
             self.log.exception("The look for left sessions failed")
 
-    async def watch_scratch(self, house: House, mount: Mount) -> None:
+    async def watch_scratch(self, mount: Mount) -> None:
         """Keep the metrics of the scratch mount."""
         while True:
             health = await mount.health()
-            if health.state == "ok" and house.unmounted():
-                health = Health(health.path, "missing")
             self.scratch = health
             numbers.SCRATCH_OK.set(health.state == "ok")
             numbers.SCRATCH_FREE.set(health.free_bytes if health.free_bytes is not None else float("nan"))

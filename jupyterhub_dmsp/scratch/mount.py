@@ -112,10 +112,12 @@ class Mount:
     Args:
         path: where it is mounted.
         timeout: seconds after which a look counts as hanging.
+        needed: whether it is missing when nothing is mounted there; see :func:`unmounted`.
     """
 
-    def __init__(self, path: Path, timeout: float = 5.0) -> None:
+    def __init__(self, path: Path, timeout: float = 5.0, *, needed: bool = False) -> None:
         self.path = path
+        self._needed = needed
         self._timeout = timeout
         # Own threads: ones that hang on a dead mount must not take the event loop's default pool with them.
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="dmsp-mount")
@@ -129,9 +131,14 @@ class Mount:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout):
-                return await loop.run_in_executor(self._threads, _health, self.path)
+                return await loop.run_in_executor(self._threads, self._now)
         except TimeoutError:
             return Health(str(self.path), "dead")
+
+    def _now(self) -> Health:
+        if self._needed and unmounted(self.path):
+            return Health(str(self.path), "missing")
+        return _health(self.path)
 
     async def look(self, wanted: Sequence[Wanted], batch: int = 500) -> Look:
         """Look for files, in batches.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Generator
 
 import pytest
-from playwright.async_api import Browser, async_playwright
-from scientist import ARGUMENTS, CHROMIUM, FAILED
+from playwright.async_api import Browser
+from scientist import FAILED, headless
 
 
 @pytest.hookimpl(wrapper=True)
@@ -23,7 +23,5 @@ def pytest_runtest_makereport(
 @pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """Debian's chromium, headless."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    async with headless() as browser:
         yield browser
-        await browser.close()

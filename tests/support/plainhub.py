@@ -10,18 +10,18 @@ import contextlib
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 from oddissuer import CLIENT, SECRET
+from waiting import free_port, until
 
 HERE = Path(__file__).parent
 PYTHON = os.environ.get("DMSP_HUB_PYTHON", sys.executable)
@@ -81,23 +81,6 @@ authenticator.RECHECK = 0.1
 c.Authenticator.auth_refresh_age = 1
 {more}
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-async def until(check: Callable[[], Any], timeout: float = 60.0) -> Any:
-    """Wait until ``check`` (sync or async) says something true."""
-    async with asyncio.timeout(timeout):
-        while True:
-            found = check()
-            if asyncio.iscoroutine(found):
-                found = await found
-            if found:
-                return found
-            await asyncio.sleep(0.05)
 
 
 @dataclass
@@ -197,6 +180,13 @@ class PlainHub:
     async def login(self, http: httpx.AsyncClient) -> httpx.Response:
         """Whoever the issuer was told of; the page that comes after it."""
         return await http.get("oauth_login", params={"next": "/hub/home"})
+
+    async def enter(self, name: str) -> None:
+        """Somebody of the usual group logs in."""
+        await self.order(user={"sub": name, "preferred_username": name}, userinfo={"wlcg.groups": ["/dmsp"]})
+        async with self.browser() as http:
+            page = await self.login(http)
+            assert page.status_code == 200, page.text
 
     async def model(self, user: str) -> dict[str, Any]:
         async with self.admin() as api:

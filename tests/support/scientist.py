@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from boxes import Box
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = [
@@ -27,6 +29,15 @@ LOOK = "e => [e.dataset.state, e.querySelector('[role=progressbar]')?.getAttribu
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
 FAILED = pytest.StashKey[bool]()
 """Whether the call of a test failed."""
+
+
+@asynccontextmanager
+async def headless() -> AsyncIterator[Browser]:
+    """Debian's chromium without a window."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        await browser.close()
 
 
 class Scientist:

@@ -22,7 +22,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,14 +40,13 @@ from jupyterhub_dmsp.hub.kube.leftovers import Sweep
 from jupyterhub_dmsp.hub.kube.manifests import Home, Plan, Scratch
 from jupyterhub_dmsp.hub.kube.traits import KubeTraits
 from jupyterhub_dmsp.hub.kube.watching import Failed, Running, Start
-from jupyterhub_dmsp.hub.launch.description import describe, kernel_options
+from jupyterhub_dmsp.hub.launch.description import describe, kernel_options, variables
 from jupyterhub_dmsp.hub.launch.spawner import ProfileSpawner
 from jupyterhub_dmsp.hub.metrics.watching import starting
 from jupyterhub_dmsp.profiles.launch import Launch
 from jupyterhub_dmsp.sandbox.bwrap import Identity
 from jupyterhub_dmsp.sandbox.ids import GROUPS_BASE, USERS_BASE, Ids
 from jupyterhub_dmsp.settings import Experiment, Settings
-from jupyterhub_dmsp.shared import dmsp_log
 
 ALL = "0.0.0.0"  # noqa: S104 - a pod has its own network
 
@@ -172,7 +171,7 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
         except Failed as failure:
             self.log.error("The session of %s does not start: %s", self.user.name, failure)
             fault = failure.fault
-            sentence = fault.sentence if fault.theirs else f"{fault.sentence} {await self._ask()}"
+            sentence = fault.sentence if fault.theirs else f"{fault.sentence} {await self.whom_to_ask()}"
             raise SpawnException(sentence, reason="session", status_code=503) from failure
         except ApiError as error:
             self.log.error("The session of %s cannot start: %s", self.user.name, error)
@@ -181,17 +180,13 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
                 full = "exceeded quota" in error.message
                 sentence = "The cluster's quota is used up." if full else "The cluster refuses this session."
             raise SpawnException(
-                f"{sentence} {await self._ask()}", reason="cluster", status_code=503
+                f"{sentence} {await self.whom_to_ask()}", reason="cluster", status_code=503
             ) from error
         except DmspError as error:
             self.log.error("The session of %s cannot start: %s", self.user.name, error)
             raise SpawnException(
-                f"{error.message} {await self._ask()}", reason="session", status_code=503
+                f"{error.message} {await self.whom_to_ask()}", reason="session", status_code=503
             ) from error
-
-    async def _ask(self) -> str:
-        settings = await asyncio.to_thread(self.dmsp_settings)
-        return f"Ask {settings.site.support or 'an administrator'}."
 
     async def poll(self) -> int | None:
         """None while the pod runs, or nobody can tell, else its exit code (1 when nobody knows it)."""
@@ -314,6 +309,7 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
         if not image:
             raise DmspError(f"The profile {launch.profile.slug} names no container image.")
         self.ip, self.port = ALL, self.session_port
+        hub = self.hub_variables()
         plan = Plan(
             hub=self.name_prefix,
             name=self.pod_name,
@@ -325,7 +321,7 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
             image=image,
             command=[*self.cmd, *kernel_options(launch.profile), *self.get_args()],
             variables={},
-            files=self._files(launch, settings, experiments),
+            files=self._files(launch, settings, experiments, hub["JUPYTERHUB_API_URL"]),
             port=self.session_port,
             home=self._home(),
             scratch=self._scratch(launch, settings),
@@ -341,7 +337,7 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
             pull_policy=self.image_pull_policy,
             pull_secrets=self.image_pull_secrets,
         )
-        return plan.with_variables(self._variables(plan, settings))
+        return plan.with_variables(self._variables(plan, settings, hub))
 
     def _identity(self, experiments: list[Experiment]) -> Identity:
         """Who the session is; blocks. Numbers are kept in the state directory, those that the site fixes aside."""
@@ -373,45 +369,22 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
             return None
         return Scratch(settings.lake.mount, self.scratch_host, self.scratch_claim)
 
-    def _files(self, launch: Launch, settings: Settings, experiments: list[Experiment]) -> dict[str, str]:
+    def _files(
+        self, launch: Launch, settings: Settings, experiments: list[Experiment], api_url: str
+    ) -> dict[str, str]:
         description = describe(
             user=str(self.user.name),
             launch=launch,
             experiments=experiments,
             settings=settings,
             lake=dict(self.lake),
-            token_url=f"{self._hub_api_url()}/dmsp/token",
+            token_url=f"{api_url}/dmsp/token",
         )
-        if self.session_settings is not None:
-            description |= self.session_settings(self)
-        files = self.session_files(self) if self.session_files is not None else {}
+        description, files = self.with_hooks(description)
         return {"session.json": json.dumps(description, indent=1), **files}
 
-    def _hub_api_url(self) -> str:
-        """The hub's API as sessions reach it."""
-        return str(self.get_env()["JUPYTERHUB_API_URL"])
-
-    def _variables(self, plan: Plan, settings: Settings) -> dict[str, str]:
-        """The environment of the server: JupyterHub's variables without its secrets, and the session's own."""
-        env = {key: str(value) for key, value in self.get_env().items()}
-        # JupyterHub's name for the token and the one of its first years; the launcher reads a file instead.
-        for name in ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN"):
-            env.pop(name, None)
-        who, log = plan.identity, settings.log
-        env |= {
-            "USER": who.name,
-            "LOGNAME": who.name,
-            "HOME": who.home,
-            "SHELL": who.shell,
-            "LANG": "C.UTF-8",
-            "XDG_RUNTIME_DIR": plan.runtime,
-            "JUPYTER_RUNTIME_DIR": f"{plan.runtime}/jupyter",
-            "DMSP_SESSION": f"{manifests.CONFIG}/session.json",
-            "DMSP_RUNTIME": f"{plan.runtime}/dmsp",
-            "BEARER_TOKEN_FILE": f"{plan.runtime}/bt_u{who.uid}",
-            "RUCIO_CONFIG": f"{manifests.CONFIG}/rucio.cfg",
-        }
-        env |= dmsp_log.variables(f"sessions/{plan.name}", log.format, log.of("sessions"))
-        site = str(self.lake.get("site", ""))
+    def _variables(self, plan: Plan, settings: Settings, hub: Mapping[str, str]) -> dict[str, str]:
+        """The environment of the server: JupyterHub's variables, and the session's own."""
+        own = variables(plan.identity, plan.name, settings, str(self.lake.get("site", "")))
         # The catalogue cannot set what is above: its schema refuses those names.
-        return {**plan.launch.variables, **env} | ({"SITE_NAME": site} if site else {})
+        return {**plan.launch.variables, **hub, **own}

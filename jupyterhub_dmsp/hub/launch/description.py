@@ -7,7 +7,44 @@ from typing import Any
 
 from jupyterhub_dmsp.profiles.launch import Launch
 from jupyterhub_dmsp.profiles.schema import Profile
+from jupyterhub_dmsp.sandbox.bwrap import Identity
 from jupyterhub_dmsp.settings import Experiment, Settings
+from jupyterhub_dmsp.shared import dmsp_log
+
+CONFIG = "/etc/dmsp"
+"""Where a session finds what it is told."""
+
+
+def runtime_of(who: Identity) -> str:
+    """``XDG_RUNTIME_DIR`` of a session."""
+    return f"/run/user/{who.uid}"
+
+
+def variables(who: Identity, log_name: str, settings: Settings, site: str = "") -> dict[str, str]:
+    """Environment variables that every session has; none of them is a secret.
+
+    Args:
+        who: the session's user.
+        log_name: what its lines in the log are called, behind ``sessions/``.
+        settings: ``dmsp.yaml``.
+        site: what the lake calls the place; empty where it does not say.
+    """
+    runtime, log = runtime_of(who), settings.log
+    made = {
+        "USER": who.name,
+        "LOGNAME": who.name,
+        "HOME": who.home,
+        "SHELL": who.shell,
+        "LANG": "C.UTF-8",
+        "XDG_RUNTIME_DIR": runtime,
+        "JUPYTER_RUNTIME_DIR": f"{runtime}/jupyter",
+        "DMSP_SESSION": f"{CONFIG}/session.json",
+        "DMSP_RUNTIME": f"{runtime}/dmsp",
+        "BEARER_TOKEN_FILE": f"{runtime}/bt_u{who.uid}",
+        "RUCIO_CONFIG": f"{CONFIG}/rucio.cfg",
+    }
+    made |= dmsp_log.variables(f"sessions/{log_name}", log.format, log.of("sessions"))
+    return made | ({"SITE_NAME": site} if site else {})
 
 
 def describe(

@@ -97,6 +97,7 @@ class ProfileSpawner(Watched):
     """Put it before a spawner class: that one then starts profiles, each only for members of its experiments."""
 
     user: Any
+    get_env: Any
     user_options = AnyTrait(
         help="""What was asked. JupyterHub 5 hands over any JSON; what is no mapping is refused in :meth:`choose`."""
     )
@@ -169,6 +170,25 @@ class ProfileSpawner(Watched):
 
     async def before_start(self, launch: Launch) -> None:
         """Look whether a start can succeed now; raises :class:`SpawnException` with a sentence when not."""
+
+    def hub_variables(self) -> dict[str, str]:
+        """JupyterHub's variables for a server, without its secrets."""
+        env: dict[str, str] = {key: str(value) for key, value in self.get_env().items()}
+        # JupyterHub's name for the token and the one of its first years; the launcher reads a file instead.
+        for name in ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN"):
+            env.pop(name, None)
+        return env
+
+    def with_hooks(self, description: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        """What a session is told, and its further files, after the configuration's hooks have had their say."""
+        more = self.session_settings(self) if self.session_settings is not None else {}
+        files = self.session_files(self) if self.session_files is not None else {}
+        return description | more, files
+
+    async def whom_to_ask(self) -> str:
+        """The end of a sentence that a user can do nothing about."""
+        settings = await asyncio.to_thread(self.dmsp_settings)
+        return f"Ask {settings.site.support or 'an administrator'}."
 
     def dmsp_settings(self) -> Settings:
         """``dmsp.yaml`` as it is now. Reads files: call it in a thread."""

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub.local import room
 from jupyterhub_dmsp.profiles.launch import Launch
-from jupyterhub_dmsp.scratch.mount import Mount, unmounted
+from jupyterhub_dmsp.scratch.mount import Mount
 from jupyterhub_dmsp.settings import Settings
 
 MIB = 1024**2
@@ -57,11 +57,11 @@ async def scratch(point: Path, wait: float, say: Say) -> bool:
         wait: seconds to wait for the cure.
         say: takes what the user should know.
     """
-    mount = _mounts.setdefault(point, Mount(point, timeout=2.0))
+    mount = _mounts.setdefault(point, Mount(point, timeout=2.0, needed=True))
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait
     told = False
-    while not await _well(mount, point):
+    while (await mount.health()).state != "ok":
         if loop.time() >= deadline:
             say(
                 "Scratch does not answer: the session starts without it, and attached data appear when it is back"
@@ -90,9 +90,3 @@ def mounts(launch: Launch, settings: Settings) -> None:
             raise NotHere(f"{launch.profile.name} needs the volume {mount.claim}, which only a cluster has.")
         if not Path(mount.host).is_dir():
             raise NotHere(f"{launch.profile.name} needs {mount.path}, which this machine does not have.")
-
-
-async def _well(mount: Mount, point: Path) -> bool:
-    if await asyncio.to_thread(unmounted, point):
-        return False
-    return (await mount.health()).state == "ok"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from jupyterhub_dmsp.hub.local import records
 from jupyterhub_dmsp.sandbox.network import Network
-from jupyterhub_dmsp.scratch.mount import unmounted
 
 
 def key_of(user: str, server: str) -> str:
@@ -29,10 +28,6 @@ class LocalHouse:
     state: Path
     network: Network | None
     scratch: Path | None
-
-    def unmounted(self) -> bool:
-        """Whether the folder that sessions see is mounted, and the mount in it is gone."""
-        return self.scratch is not None and unmounted(self.scratch)
 
     async def end_left(self, wanted: set[tuple[str, str]]) -> list[str]:
         """End sessions that are written down, run, and belong to none of these servers."""

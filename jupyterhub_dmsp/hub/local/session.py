@@ -11,15 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jupyterhub_dmsp.hub.launch.description import describe
+from jupyterhub_dmsp.hub.launch.description import CONFIG, describe, runtime_of, variables
 from jupyterhub_dmsp.profiles.launch import Launch
 from jupyterhub_dmsp.profiles.schema import Mode
 from jupyterhub_dmsp.sandbox.bwrap import Bind, Identity, Sandbox, write_etc
 from jupyterhub_dmsp.sandbox.ids import replace
 from jupyterhub_dmsp.settings import Experiment, Settings
-from jupyterhub_dmsp.shared import dmsp_log
 
-CONFIG = "/etc/dmsp"
 PACKAGE = Path(__file__).resolve().parents[2]
 TOKEN_FILE = "hub-token"  # noqa: S105 - a file's name
 
@@ -65,7 +63,7 @@ class Session:
     @property
     def runtime(self) -> str:
         """``XDG_RUNTIME_DIR`` inside."""
-        return f"/run/user/{self.identity.uid}"
+        return runtime_of(self.identity)
 
     def description(self, token_url: str) -> dict[str, Any]:
         """The content of ``/etc/dmsp/session.json``: what the lab side needs to know. No secret is in it."""
@@ -81,26 +79,12 @@ class Session:
 
     def variables(self, site: str = "") -> dict[str, str]:
         """Environment variables of the session; none of them is a secret."""
-        user, uid = self.identity.name, self.identity.uid
-        made = {
-            "USER": user,
-            "LOGNAME": user,
-            "HOME": self.identity.home,
-            "SHELL": self.identity.shell,
-            "LANG": "C.UTF-8",
+        own = {
             "PATH": f"{self.environment}/bin:{sys.prefix}/bin:/usr/bin:/bin",
-            "XDG_RUNTIME_DIR": self.runtime,
-            "JUPYTER_RUNTIME_DIR": f"{self.runtime}/jupyter",
             "JUPYTER_PATH": f"{self.environment}/share/jupyter",
             "JUPYTER_PREFER_ENV_PATH": "1",
-            "DMSP_SESSION": f"{CONFIG}/session.json",
-            "DMSP_RUNTIME": f"{self.runtime}/dmsp",
-            "BEARER_TOKEN_FILE": f"{self.runtime}/bt_u{uid}",
-            "RUCIO_CONFIG": f"{CONFIG}/rucio.cfg",
         }
-        log = self.settings.log
-        made |= dmsp_log.variables(f"sessions/{self.key}", log.format, log.of("sessions"))
-        return self.launch.variables | made | ({"SITE_NAME": site} if site else {})
+        return self.launch.variables | own | variables(self.identity, self.key, self.settings, site)
 
     def write(self, token: str, files: Mapping[str, str], description: Mapping[str, Any], resolv: str) -> None:
         """Make directories and files; blocks. The runtime directory starts empty.

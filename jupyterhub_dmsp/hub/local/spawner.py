@@ -36,6 +36,7 @@ from jupyterhub_dmsp.sandbox.bwrap import Identity
 from jupyterhub_dmsp.sandbox.ids import GROUPS_BASE, USERS_BASE, Ids
 from jupyterhub_dmsp.sandbox.network import Network
 from jupyterhub_dmsp.sandbox.process import Process
+from jupyterhub_dmsp.settings import Settings
 
 BUILD_SHARE = 80
 """Percent of the progress bar that preparing an environment takes."""
@@ -94,9 +95,8 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
     def house(cls, app: Any) -> LocalHouse:
         """What is known without a user, from JupyterHub's configuration."""
         one = cls(parent=app)
-        mount = PurePosixPath(one.dmsp_settings().lake.mount)
-        folder = one.state / "scratch"
-        scratch = folder / mount.name if one.isolated and folder.is_dir() else None
+        point = one._scratch_point(one.dmsp_settings())
+        scratch = point if one.isolated and point.parent.is_dir() else None
         return LocalHouse(one.state, one.session_network(), scratch)
 
     @property
@@ -165,8 +165,8 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
         except DmspError as error:
             # The remedy is an admin's, and may name files of the server: it goes into the log only.
             self.log.error("The session of %s cannot start: %s", self.user.name, error)
-            who = (await asyncio.to_thread(self.dmsp_settings)).site.support or "an administrator"
-            raise SpawnException(f"{error.message} Ask {who}.", reason="session", status_code=503) from error
+            sentence = f"{error.message} {await self.whom_to_ask()}"
+            raise SpawnException(sentence, reason="session", status_code=503) from error
         finally:
             self.steps.close()
 
@@ -186,9 +186,11 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
         await asyncio.to_thread(checks.mounts, launch, settings)
         await checks.home(self.state, str(self.user.name), settings, self.steps.say)
         if self.isolated and (launch.mode or settings.lake.mode) == "replica":
-            # Below the directory that sessions bind; its name is the last one of where they see it.
-            point = self.state / "scratch" / Path(settings.lake.mount).name
-            await checks.scratch(point, settings.sessions.scratch_wait, self.steps.say)
+            await checks.scratch(self._scratch_point(settings), settings.sessions.scratch_wait, self.steps.say)
+
+    def _scratch_point(self, settings: Settings) -> Path:
+        """Scratch on this machine: below the directory that sessions bind, named as where they see it."""
+        return self.state / "scratch" / PurePosixPath(settings.lake.mount).name
 
     async def _room(self) -> Room:
         settings = await asyncio.to_thread(self.dmsp_settings)
@@ -305,9 +307,7 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
 
     async def _write(self, session: Session, network: Network | None) -> None:
         description = session.description(f"{self.hub.api_url}/dmsp/token")
-        if self.session_settings is not None:
-            description |= self.session_settings(self)
-        files = self.session_files(self) if self.session_files is not None else {}
+        description, files = self.with_hooks(description)
         resolv = network.resolv_conf() if network else await asyncio.to_thread(_own_resolv)
         await asyncio.to_thread(session.write, self.api_token, files, description, resolv)
 
@@ -341,12 +341,8 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
         await asyncio.to_thread(self.record.write, self.state)
 
     def session_environment(self, session: Session) -> dict[str, str]:
-        """The environment of the server: JupyterHub's variables without its secrets, and the session's own."""
-        env: dict[str, str] = {key: str(value) for key, value in self.get_env().items()}
-        # JupyterHub's name for the token and the one of its first years; the launcher reads a file instead.
-        for name in ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN"):
-            env.pop(name, None)
-        return env | session.variables(str(self.lake.get("site", "")))
+        """The environment of the server: JupyterHub's variables, and the session's own."""
+        return self.hub_variables() | session.variables(str(self.lake.get("site", "")))
 
 
 async def _sandbox_up(outer: Process, popen: subprocess.Popen[bytes], timeout: float = 20.0) -> Process | None:

@@ -9,7 +9,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from typing import Any
 import aiohttp
 import httpx
 import pytest
+from waiting import free_port, until
 
 from jupyterhub_dmsp.box import issuer as issuer_part
 from jupyterhub_dmsp.hub.local import records
@@ -74,24 +74,6 @@ c.LocalProfileSpawner.session_settings = session_settings
 c.LocalProfileSpawner.session_files = lambda spawner: {{"rucio.cfg": "[client]\\naccount = " + spawner.user.name}}
 {more}
 """
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    with socket.create_server((host, 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-async def until(check: Callable[[], Any], timeout: float = 60.0, what: str = "") -> Any:
-    """Wait until ``check`` (sync or async) says something true."""
-    async with asyncio.timeout(timeout):
-        while True:
-            found = check()
-            if asyncio.iscoroutine(found):
-                found = await found
-            if found:
-                return found
-            await asyncio.sleep(0.05)
-    raise AssertionError(what)
 
 
 @pytest.fixture(scope="session", name="until")

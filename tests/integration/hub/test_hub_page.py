@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
-from scientist import ARGUMENTS, CHROMIUM
+from playwright.async_api import Browser, Page, expect
+from scientist import CHROMIUM, headless
 
 pytestmark = [
     pytest.mark.root,
@@ -24,10 +24,8 @@ Open = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 async def chromium() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    async with headless() as browser:
         yield browser
-        await browser.close()
 
 
 @pytest.fixture

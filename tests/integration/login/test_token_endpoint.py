@@ -23,14 +23,6 @@ async def site(hub: PlainHub) -> PlainHub:
     return hub
 
 
-async def login(site: PlainHub, name: str) -> None:
-    user = {"sub": name, "preferred_username": name}
-    await site.order(user=user, userinfo={"wlcg.groups": ["/dmsp"]})
-    async with site.browser() as http:
-        page = await site.login(http)
-        assert page.status_code == 200, page.text
-
-
 async def start(site: PlainHub, user: str, server: str = "") -> str:
     """A running server; its token."""
     where = f"users/{user}/servers/{server}" if server else f"users/{user}/server"
@@ -62,8 +54,8 @@ async def refused(site: PlainHub, token: str) -> tuple[int, str]:
 
 
 async def test_a_shared_server_gets_no_tokens_until_it_is_ones_own_again(site: PlainHub) -> None:
-    await login(site, "bob")
-    await login(site, "ada")
+    await site.enter("bob")
+    await site.enter("ada")
     token, other = await start(site, "ada"), await start(site, "ada", "side")
     assert (await refused(site, token))[0] == 200
     async with site.admin() as api:
@@ -86,8 +78,8 @@ async def test_a_shared_server_gets_no_tokens_until_it_is_ones_own_again(site: P
 
 
 async def test_who_is_no_server_gets_nothing(site: PlainHub) -> None:
-    await login(site, "bob")
-    await login(site, "ada")
+    await site.enter("bob")
+    await site.enter("ada")
     await start(site, "ada")
     async with site.browser() as http:
         await site.login(http)
@@ -110,8 +102,8 @@ async def test_who_is_no_server_gets_nothing(site: PlainHub) -> None:
 
 
 async def test_who_asks_too_often_is_told_when_to_come_back(site: PlainHub) -> None:
-    await login(site, "bob")
-    await login(site, "ada")
+    await site.enter("bob")
+    await site.enter("ada")
     token, other = await site.server_token("ada"), await site.server_token("bob")
     answers = await site.ask(token, times=300)
     found = Counter(answer.status_code for answer in answers)
@@ -126,7 +118,7 @@ async def test_who_asks_too_often_is_told_when_to_come_back(site: PlainHub) -> N
 
 
 async def test_the_login_ends_with_the_last_server_and_comes_back_with_the_next_page(site: PlainHub) -> None:
-    await login(site, "ada")
+    await site.enter("ada")
     async with site.browser() as http:
         await site.login(http)
         token = await start(site, "ada")
@@ -154,7 +146,7 @@ async def test_the_login_ends_with_the_last_server_and_comes_back_with_the_next_
 
 
 async def test_a_logout_beside_a_running_server_leaves_its_tokens(site: PlainHub) -> None:
-    await login(site, "ada")
+    await site.enter("ada")
     token = await start(site, "ada")
     async with site.browser() as http:
         await site.login(http)
@@ -168,7 +160,7 @@ async def test_a_logout_beside_a_running_server_leaves_its_tokens(site: PlainHub
 
 @pytest.mark.parametrize("fault", [{"refuse": {"revocation": [503, "down"]}}, {"down": True}])
 async def test_a_revocation_that_fails_forgets_all_the_same(site: PlainHub, fault: dict[str, Any]) -> None:
-    await login(site, "ada")
+    await site.enter("ada")
     async with site.browser() as http:
         await site.login(http)
         await site.order(**fault)
@@ -178,7 +170,7 @@ async def test_a_revocation_that_fails_forgets_all_the_same(site: PlainHub, faul
 
 
 async def test_the_page_after_a_login_from_a_notebook(site: PlainHub) -> None:
-    await login(site, "ada")
+    await site.enter("ada")
     async with site.browser() as http:
         page = await http.get("oauth_login", params={"next": "/hub/dmsp/logged-in"})
         assert page.status_code == 200, page.text

@@ -7,7 +7,6 @@ import json
 import random
 import secrets
 import signal
-import socket
 import ssl
 import subprocess
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ import httpx
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from waiting import free_port
 
 Object = dict[str, Any]
 
@@ -27,11 +27,6 @@ USERS |= {"nodes": "system:masters", "hub": "hubs"}
 """Who asks the API, and their group; the hub may do what its role says."""
 
 CONTROLLERS = "garbage-collector-controller,serviceaccount-controller,persistentvolume-binder-controller"
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -56,10 +51,10 @@ class Cluster:
     async def start(self) -> None:
         """Start all, wait until it serves, make the node and the namespace."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"https://127.0.0.1:{self.port}"
         self._write()
-        store, peers = (f"http://127.0.0.1:{_free_port()}" for _ in range(2))
+        store, peers = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
         self._run(
             "store",
             *("--data-dir", str(self.folder / "store"), "--unsafe-no-fsync", "--log-level=warn"),
