@@ -253,6 +253,8 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
                 self.steps.say(step.message, step.percent)
                 for stage in step.passed - met:
                     met.add(stage)
+                    if stage == "pulled":
+                        self.server_begins()
                     if self.attempt is not None:
                         self.attempt.stage(stage, time.monotonic() - began)
 

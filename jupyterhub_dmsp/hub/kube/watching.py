@@ -14,15 +14,13 @@ from jupyterhub_dmsp.hub.kube import states
 from jupyterhub_dmsp.hub.kube.api import LISTED, Api, ApiError, Object
 from jupyterhub_dmsp.hub.kube.manifests import MANAGER
 from jupyterhub_dmsp.hub.kube.states import Fault, Step
+from jupyterhub_dmsp.hub.launch import listening
 
 AGE = 5.0
 """Seconds for which a list of pods is good enough."""
 
 TICK = 1.0
 """Seconds between looks at faults that have to last."""
-
-CONNECT = 0.2
-"""Seconds between looks whether a server listens."""
 
 OURS = f"app.kubernetes.io/managed-by={MANAGER},app.kubernetes.io/component=session"
 
@@ -79,7 +77,7 @@ class Start:
                 raise Failed(Fault("The session's pod was deleted while it started."))
             if self._pod is not None:
                 self._say(states.step(self._pod, self._ordered()))
-                if await _listens(states.address(self._pod), self._port):
+                if await listening.listens(states.address(self._pod), self._port):
                     return self._pod
                 fault = states.fault(self._pod, self._room)
                 since = {fault.sentence: since.get(fault.sentence, loop.time())} if fault else {}
@@ -90,7 +88,7 @@ class Start:
                     task.result()  # it does not end but by an error
             with contextlib.suppress(TimeoutError):
                 address = self._pod and states.address(self._pod)
-                await asyncio.wait_for(self._changed.wait(), CONNECT if address else TICK)
+                await asyncio.wait_for(self._changed.wait(), listening.PAUSE if address else TICK)
 
     def _ordered(self) -> list[Object]:
         """The events as they came; the API gives them in no order, and their times in whole seconds."""
@@ -167,14 +165,3 @@ async def _known(api: Api, name: str) -> Object | None:
             if error.status in (401, 403):
                 raise
             await asyncio.sleep(TICK)
-
-
-async def _listens(address: str, port: int) -> bool:
-    if not address:
-        return False
-    try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(address, port), TICK)
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    return True

@@ -20,7 +20,7 @@ from jupyterhub_dmsp import settings as dmsp_settings
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub import keeping
 from jupyterhub_dmsp.hub.errors import SpawnException
-from jupyterhub_dmsp.hub.launch import form, readable, request
+from jupyterhub_dmsp.hub.launch import form, handlers, request
 from jupyterhub_dmsp.hub.metrics.watching import Watched, choosing
 from jupyterhub_dmsp.profiles import catalogue as profiles_catalogue
 from jupyterhub_dmsp.profiles.catalogue import Catalogue, Profile
@@ -52,7 +52,7 @@ class Cached:
 
 
 _cached = Cached()
-readable.install()
+handlers.install()
 
 
 class Steps:

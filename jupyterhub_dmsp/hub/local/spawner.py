@@ -20,6 +20,7 @@ from traitlets import Dict, Integer, List, Unicode, default
 
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub.errors import SpawnException
+from jupyterhub_dmsp.hub.launch import listening
 from jupyterhub_dmsp.hub.launch.description import kernel_options
 from jupyterhub_dmsp.hub.launch.spawner import ProfileSpawner
 from jupyterhub_dmsp.hub.local import checks, records
@@ -158,7 +159,10 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
             with room.promise(self.key, launch) as share:
                 environment = await self._environment(launch)
                 self.steps.say("Preparing the session", BUILD_SHARE + 2)
-                return await self._launch(launch, environment, share)
+                await self._launch(launch, environment, share)
+            self.server_begins()
+            await self._listening()
+            return self.ip, self.port
         except NoRoom as error:
             self.log.warning("The session of %s has no room: %s", self.user.name, error)
             raise SpawnException(error.message, reason="capacity", status_code=503) from error
@@ -266,7 +270,7 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
         return await asyncio.to_thread(allocate), experiments
 
     @stage("sandbox")
-    async def _launch(self, launch: Launch, environment: Path, share: Share) -> tuple[str, int]:
+    async def _launch(self, launch: Launch, environment: Path, share: Share) -> None:
         identity, experiments = await self._identity()
         session = Session(
             state=self.state,
@@ -294,7 +298,28 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
             # Also when the start is cancelled: nothing of it may stay.
             await asyncio.shield(self._abandon())
             raise
-        return self.ip, self.port
+
+    async def _listening(self) -> None:
+        """Wait until the server takes connections. A hub that ends meanwhile leaves it to the next one."""
+        try:
+            async with asyncio.timeout(self.http_timeout):
+                while not await listening.listens(str(self.ip), int(self.port)):
+                    if self._popen is not None and self._popen.poll() is not None:
+                        raise DmspError("The session's server ended while it started.", self._see_log())
+                    await asyncio.sleep(listening.PAUSE)
+        except (DmspError, TimeoutError) as error:
+            await self._abandon()
+            if isinstance(error, DmspError):
+                raise
+            late = f"The session's server did not listen within {self.http_timeout} s."
+            raise DmspError(late, self._see_log()) from error
+
+    def _see_log(self) -> str:
+        return f"The log {self._log_file.name} has the reason."
+
+    @property
+    def _log_file(self) -> Path:
+        return self.state / "logs" / "sessions" / f"{self.key}.log"
 
     async def _abandon(self) -> None:
         if self._popen is not None:
@@ -321,12 +346,12 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
             group = cgroup.create(records.group_name(self.state, self.key), limits)
             self.log.info("Session of %s: %s", self.user.name, group.describe())
             command = group.command(command)
-        log = self.state / "logs" / "sessions" / f"{self.key}.log"
-        self._popen = await asyncio.to_thread(_popen, command, self.session_environment(session), log)
+        env = self.session_environment(session)
+        self._popen = await asyncio.to_thread(_popen, command, env, self._log_file)
         outer = Process.of(self._popen.pid)
         init = await _sandbox_up(outer, self._popen) if outer else None
         if outer is None or init is None:
-            raise DmspError("The session's sandbox did not start.", f"Its log {log.name} has the reason.")
+            raise DmspError("The session's sandbox did not start.", self._see_log())
         self.record = Record(
             self.key,
             str(self.user.name),

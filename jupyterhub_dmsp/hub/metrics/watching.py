@@ -138,8 +138,7 @@ def starting(method: Method) -> Method:
             if self.attempt is not None:
                 self.attempt.failed(error)
             raise
-        if self.attempt is not None:
-            self.attempt.started = time.monotonic()
+        self.server_begins()
         return where
 
     return watched
@@ -190,6 +189,11 @@ class Watched(LoggingConfigurable):
         if self.attempt is not None:
             self.attempt.unanswered()
         return super().run_post_stop_hook()
+
+    def server_begins(self) -> None:
+        """The place is made, what follows is the server's own start. Only the first word counts."""
+        if self.attempt is not None and self.attempt.started is None:
+            self.attempt.started = time.monotonic()
 
     def usage(self) -> dict[str, float]:
         """What the session uses now, as far as it is known: ``memory`` [bytes], ``cpu`` [s since its start]."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlencode
@@ -230,6 +231,20 @@ async def test_twenty_in_a_row_and_nobody_else_notices(stack: Any, attacker: Any
     assert events[-1].get("ready") is True, events
     await stack.quit(ATTACKER)
     assert "consecutive spawns failed" not in stack.log("hub")
+
+
+async def test_ten_starts_at_once_are_one(stack: Any, attacker: Any) -> None:
+    body = {"profile": "everybody"}
+    async with stack.admin() as api:
+        answers = await asyncio.gather(
+            *(api.post(f"users/{ATTACKER}/server", json=body, timeout=120) for _ in range(10))
+        )
+        model = (await api.get(f"users/{ATTACKER}")).json()
+    codes = Counter(answer.status_code for answer in answers)
+    assert set(codes) <= {201, 202, 400, 409}, [answer.text for answer in answers]
+    assert codes[201] + codes[202] >= 1
+    assert list(model["servers"]) == [""]
+    await stack.quit(ATTACKER)
 
 
 async def test_what_was_refused_is_not_remembered(stack: Any, attacker: Any) -> None:

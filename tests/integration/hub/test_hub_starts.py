@@ -207,6 +207,24 @@ async def test_refused_before_the_start(stack: Any, person: Any, settings: Any, 
     assert records.Record.read(stack.state, USER) is None
 
 
+async def test_server_that_ends_while_it_starts_is_told_at_once(stack: Any, person: Any) -> None:
+    """By a configuration file of the user's own, which is the user's good right."""
+    await stack.launch(USER)
+    await stack.quit(USER)
+    own = stack.state / "homes" / USER / ".jupyter" / "jupyter_server_config.py"
+    own.parent.mkdir(exist_ok=True)
+    own.write_text("import os; os._exit(3)\n")
+    try:
+        events = await stack.launch(USER)
+    finally:
+        own.unlink()
+    assert events[-1].get("failed") is True, events
+    assert "The session's server ended while it started. Ask " in events[-1]["message"]
+    assert "did not listen" not in stack.log("hub")
+    assert await stack.stopped(USER)
+    assert records.Record.read(stack.state, USER) is None
+
+
 @dataclass
 class Shared:
     """The directory that sessions bind, as the box makes it: a shared mount, in which scratch is mounted."""
