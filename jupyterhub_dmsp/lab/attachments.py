@@ -52,23 +52,72 @@ class Attachments:
         """Take up what was going on when the last server stopped."""
         mounted = (await self._tools.mount.health()).state == "ok"
         for attachment in await self._tools.records.load():
-            if attachment.state == "released":
-                continue
-            flow = Flow(self._tools, attachment)
-            self._flows[attachment.id] = flow
-            if attachment.state == "ready":
-                await self._recheck(flow, mounted)
-            elif attachment.state == "failed":
-                await asyncio.to_thread(self._tools.manifests.write, attachment)
-            if attachment.state in RUNNING:
-                await asyncio.to_thread(self._tools.manifests.write, attachment)
-                self._go(flow)
+            if attachment.state != "released":
+                await self._adopt(attachment, mounted)
         self._watchers = [
             asyncio.create_task(self._watch(), name="dmsp-rules"),
             asyncio.create_task(self._resume(), name="dmsp-resume"),
         ]
         for task in self._watchers:
             task.add_done_callback(_complain)
+
+    async def _adopt(self, attachment: Attachment, mounted: bool) -> None:
+        """Go on with what a former server, or another session, has written down."""
+        flow = Flow(self._tools, attachment)
+        self._flows[attachment.id] = flow
+        if attachment.state == "ready":
+            await self._recheck(flow, mounted)
+        elif attachment.state == "failed":
+            await asyncio.to_thread(self._tools.manifests.write, attachment)
+        if attachment.state in RUNNING:
+            await asyncio.to_thread(self._tools.manifests.write, attachment)
+            self._go(flow)
+
+    async def take_over(self) -> None:
+        """Do after the user's other sessions: what they attached is attached here, what they released is not."""
+        mounted = (await self._tools.mount.health()).state == "ok"
+        for record in await self._tools.records.load():
+            async with self._locks.setdefault(record.id, asyncio.Lock()):
+                await self._take_over(record, mounted)
+
+    async def _take_over(self, record: Attachment, mounted: bool) -> None:
+        flow = self._flows.get(record.id)
+        if flow is None:
+            # Read again: it may have been released here since all were read.
+            if (
+                record.state != "released"
+                and (fresh := await self._tools.records.get(record.id)).state != "released"
+            ):
+                await self._adopt(fresh, mounted)
+                self._tools.changed(fresh)
+            return
+        known = flow.attachment
+        if record.created_at < known.created_at:
+            return
+        seq = max(known.seq, record.seq) + 1
+        if record.state == "released" or record.created_at > known.created_at:
+            await self._halt(record.id)
+            await asyncio.to_thread(self._tools.manifests.remove, record.id)
+            del self._flows[record.id]
+            if record.state == "released":
+                known.state, known.seq = "released", seq
+                self._tools.changed(known)
+                return
+            record.seq = seq
+            record.rule_made |= known.rule_made and known.rule_id == record.rule_id
+            await self._adopt(record, mounted)
+            self._tools.changed(record)
+            return
+        if (record.variable, record.lifetime) != (known.variable, known.lifetime):
+            known.variable, known.lifetime, known.expires_at = (
+                record.variable,
+                record.lifetime,
+                record.expires_at,
+            )
+            known.seq = seq
+            self._tools.changed(known)
+        if known.state == "failed" and record.state == "ready":
+            await self._restart(flow)
 
     async def _recheck(self, flow: Flow, mounted: bool) -> None:
         try:

@@ -33,12 +33,15 @@ class Bindings:
         self._root = root
         self._known: dict[str, dict[str, str]] = {}
 
-    async def start(self) -> None:
-        """Read all and write the mirror."""
+    async def load(self) -> None:
+        """Read all, and write the mirror of what is new: at the start, and when another session has written."""
+        found: dict[str, dict[str, str]] = {}
         for notebook, variable, ident in await self._records.bindings():
-            self._known.setdefault(notebook, {})[variable] = ident
-        for notebook in self._known:
-            await self._write(notebook)
+            found.setdefault(notebook, {})[variable] = ident
+        before, self._known = self._known, found
+        for notebook in before.keys() | found.keys():
+            if before.get(notebook) != found.get(notebook):
+                await self._write(notebook)
 
     def of(self, notebook: str) -> list[dict[str, str]]:
         """The bindings of a notebook."""

@@ -161,10 +161,11 @@ class Flow:
 
     async def save(
         self, state: State | None = None, fault: Fault | None = None, listed: Listed | None = None
-    ) -> None:
+    ) -> bool:
         """Take a step: the manifest first (when the state changes), then the record, then memory, then tell.
 
-        So whoever sees a state can rely on the manifest that belongs to it.
+        So whoever sees a state can rely on the manifest that belongs to it. False, and no step, when another session
+        of the user has released it: this one hears of that soon.
         """
         async with self.saving:
             attachment = self.attachment
@@ -182,9 +183,11 @@ class Flow:
             if moved or listed is not None:
                 files, paths, missing = listed or ((), (), ())
                 await asyncio.to_thread(self.tools.manifests.write, fresh, files, paths, missing)
-            await self.tools.records.save(fresh)
+            if not await self.tools.records.save(fresh):
+                return False
             attachment.state, attachment.seq, attachment.error = fresh.state, fresh.seq, fresh.error
             self.tools.changed(attachment)
+            return True
 
     async def fail(self, error: DmspError) -> None:
         """End in the state failed, with a sentence."""
@@ -452,7 +455,8 @@ class Flow:
         attachment.files_ready, attachment.bytes_ready = attachment.files_total, attachment.bytes_total
         paths = [w.path for w in self.wanted]
         try:
-            await self.save("ready", listed=(self.files, paths, ()))
+            if not await self.save("ready", listed=(self.files, paths, ())):
+                return
         except OSError as error:
             raise DmspError(
                 f"The list of files cannot be written: {error.strerror}.", "Free some space."

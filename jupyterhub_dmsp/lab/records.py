@@ -105,6 +105,8 @@ class Attachment:
 class Records:
     """SQLite behind one worker thread; 0600, every change is on disk when the call returns.
 
+    All sessions of a user write the same file. :meth:`changed_elsewhere` tells one of them of the others' changes.
+
     Args:
         path: the database file.
         lake: name of the lake; records of other lakes are left alone.
@@ -115,6 +117,7 @@ class Records:
         self._lake = lake
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="dmsp-records")
         self._db: sqlite3.Connection | None = None
+        self._version = -1
 
     async def close(self) -> None:
         """Close the file."""
@@ -163,22 +166,50 @@ class Records:
         """All attachments of this lake."""
 
         def job() -> list[Attachment]:
+            self._version = self._data_version()  # first: what is written meanwhile is read again
             rows = self._connection().execute("SELECT record FROM attachment WHERE lake = ?", (self._lake,))
             return [Attachment(**json.loads(text)) for (text,) in rows]
 
         return await self._run(job)
 
-    async def save(self, attachment: Attachment) -> None:
-        """Write a record."""
+    async def get(self, ident: str) -> Attachment:
+        """One attachment, which must be written down."""
+
+        def job() -> Attachment:
+            query = "SELECT record FROM attachment WHERE id = ?"
+            (text,) = self._connection().execute(query, (ident,)).fetchone()
+            return Attachment(**json.loads(text))
+
+        return await self._run(job)
+
+    def _data_version(self) -> int:
+        (found,) = self._connection().execute("PRAGMA data_version").fetchone()
+        return int(found)
+
+    async def changed_elsewhere(self) -> bool:
+        """Whether another session of the user has written anything since :meth:`load`."""
+        return await self._run(self._data_version) != self._version
+
+    async def save(self, attachment: Attachment) -> bool:
+        """Write a record. Not when another session has released it, or attached the same DID later: then False."""
         text = json.dumps(asdict(attachment))
 
-        def job() -> None:
-            self._connection().execute(
-                "INSERT INTO attachment VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record",
-                (attachment.id, self._lake, text),
-            )
+        def job() -> bool:
+            db = self._connection()
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                row = db.execute("SELECT record FROM attachment WHERE id = ?", (attachment.id,)).fetchone()
+                if row and _newer(json.loads(row[0]), attachment):
+                    return False
+                db.execute(
+                    "INSERT INTO attachment VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record",
+                    (attachment.id, self._lake, text),
+                )
+                return True
+            finally:
+                db.execute("COMMIT")
 
-        await self._run(job)
+        return await self._run(job)
 
     async def save_content(self, ident: str, files: Sequence[LakeFile]) -> None:
         """Remember the files of an attachment."""
@@ -220,3 +251,11 @@ class Records:
         """Forget a binding; False when there was none."""
         query = "DELETE FROM binding WHERE notebook = ? AND variable = ?"
         return await self._run(lambda: self._connection().execute(query, (notebook, variable)).rowcount > 0)
+
+
+def _newer(found: dict[str, Any], attachment: Attachment) -> bool:
+    """Whether what is written down is a later attachment of the same DID, or the end of this very one."""
+    ended = found["state"] == "released" and attachment.state != "released"
+    return bool(
+        found["created_at"] > attachment.created_at or (found["created_at"] == attachment.created_at and ended)
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ from jupyterhub_dmsp.scratch.paths import OutsideMount, Paths
 
 log = logging.getLogger(__name__)
 _ASK_AGAIN = 15.0
+ELSEWHERE = 2.0
+"""Seconds between two looks whether another session of the user has attached or released something."""
 
 
 class Service:
@@ -74,14 +77,27 @@ class Service:
         self._lake_checked = float("-inf")
         self._lake_fault: Fault | None = None
         self._started = asyncio.Event()
+        self._elsewhere: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Take up attachments and bindings, start keeping the bearer-token file."""
         if self.keeper is not None:
             self.keeper.start()
-        await self.bindings.start()
+        await self.bindings.load()
         await self.attachments.start()
+        self._elsewhere = asyncio.create_task(self._follow_elsewhere(), name="dmsp-elsewhere")
         self._started.set()
+
+    async def _follow_elsewhere(self) -> None:
+        """Do after what the user's other sessions write down. A look costs no read of any record."""
+        while True:
+            await asyncio.sleep(ELSEWHERE)
+            try:
+                if await self._records.changed_elsewhere():
+                    await self.attachments.take_over()
+                    await self.bindings.load()
+            except (DmspError, OSError, sqlite3.Error):
+                log.exception("what other sessions wrote is not known")
 
     async def started(self) -> None:
         """Wait until :meth:`start` is done."""
@@ -91,6 +107,9 @@ class Service:
     async def stop(self) -> None:
         """Stop all; nothing is lost."""
         self.events.close()
+        if self._elsewhere is not None:
+            self._elsewhere.cancel()
+            await asyncio.gather(self._elsewhere, return_exceptions=True)
         await self.attachments.stop()
         await self.index.close()
         if self.keeper is not None:

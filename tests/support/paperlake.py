@@ -104,6 +104,7 @@ class Bench:
     lake: Paper
     told: list[tuple[str, int]] = field(default_factory=list)
     closed: bool = False
+    run: str = "run"
 
     def __post_init__(self) -> None:
         (self.root / "mount").mkdir(exist_ok=True)
@@ -116,7 +117,7 @@ class Bench:
             self.paths,
             self.mount,
             self.records,
-            Manifests(self.root / "run"),
+            Manifests(self.root / self.run),
             Links(self.root / "home" / "datasets"),
             self._changed,
         )
@@ -142,7 +143,7 @@ class Bench:
         return found
 
     def manifest(self, ident: str) -> dict[str, Any]:
-        return dict(json.loads((self.root / "run" / "attachments" / ident / "manifest.json").read_text()))
+        return dict(json.loads((self.root / self.run / "attachments" / ident / "manifest.json").read_text()))
 
     async def close(self) -> None:
         if self.closed:

@@ -39,12 +39,13 @@ class Server:
     root: Path
     account: str
     port: int = field(default_factory=free_port)
+    name: str = ""
     process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
         for name in ("work", "home", "jupyter"):
             (self.root / name).mkdir(exist_ok=True)
-        self.runtime = self.root / "run"
+        self.runtime = self.root / f"run{self.name}"
         self.mount = self.lake.state / "storage" / "SCRATCH" / "lake"
         self.token_file = self.root / "token"
         self.http = httpx.AsyncClient(
@@ -54,7 +55,7 @@ class Server:
             trust_env=False,
         )
         spec = self.root / "jupyter" / "kernels" / "test"
-        spec.mkdir(parents=True)
+        spec.mkdir(parents=True, exist_ok=True)
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         argv.append("--InteractiveShellApp.extra_extensions=dmsp")
         kernel = {"argv": argv, "display_name": "Test", "language": "python"}
@@ -77,12 +78,12 @@ class Server:
             "PATH": os.environ["PATH"],
             "HOME": str(self.root / "home"),
             "DMSP_RUNTIME": str(self.runtime),
-            "JUPYTER_RUNTIME_DIR": str(self.root / "jruntime"),
+            "JUPYTER_RUNTIME_DIR": str(self.root / f"jruntime{self.name}"),
             "JUPYTER_PATH": str(self.root / "jupyter"),
             "IPYTHONDIR": str(self.root / "ipython"),
             "PYTHONPATH": str(REPOSITORY),
         }
-        with (self.root / "server.log").open("ab") as log:
+        with (self.root / f"server{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
                 command, stdout=log, stderr=log, env=environment, cwd="/"
             )
@@ -97,7 +98,7 @@ class Server:
                 await asyncio.sleep(0.1)
 
     def log(self) -> str:
-        return (self.root / "server.log").read_text()
+        return (self.root / f"server{self.name}.log").read_text()
 
     def stop(self, number: int = signal.SIGKILL) -> None:
         """End it: by default without any chance to clean up."""
@@ -202,6 +203,15 @@ class Kernel:
     async def restart(self) -> None:
         answer = await self.server.http.post(f"/api/kernels/{self.ident}/restart")
         assert answer.status_code == 200
+
+
+@pytest.fixture
+async def second(server: Server) -> AsyncIterator[Server]:
+    """A second server of the same user, with the same home; not started."""
+    server = Server(server.lake, server.root, server.account, name="2")
+    yield server
+    server.stop(signal.SIGTERM)
+    await server.http.aclose()
 
 
 @pytest.fixture

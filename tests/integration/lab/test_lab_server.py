@@ -262,6 +262,34 @@ async def test_release_frees_and_the_files_go(server: Any, lake: Any, did: Any) 
     await server.until(again["id"], "ready")
 
 
+async def test_two_servers_of_a_user_have_one_list(server: Any, second: Any, lake: Any, did: Any) -> None:
+    dataset = did("km3net")
+    lake.put(dataset, _content(dataset, 3))
+    await server.start()
+    await second.start()
+    ident = (await server.attach(dataset))["id"]
+    ready = await server.until(ident, "ready")
+    async with asyncio.timeout(20):
+        while not (await second.call("GET", "attachments"))["attachments"]:
+            await asyncio.sleep(0.2)
+    there = await second.until(ident, "ready")
+    assert there["rule_id"] == ready["rule_id"]
+    await second.call("PUT", "bindings", {"notebook": "two.ipynb", "variable": "data", "attachment": ident})
+    kernel = await second.kernel("two.ipynb")
+    assert await kernel.run("print(len(data))") == ("3\n", "ok")
+    await server.call("DELETE", f"attachments/{ident}")
+    async with asyncio.timeout(20):
+        while (await second.call("GET", "attachments"))["attachments"]:
+            await asyncio.sleep(0.2)
+    assert not (second.runtime / "attachments" / ident).exists()
+    assert lake.root.http.get(f"/rules/{ready['rule_id']}").status_code == 404
+    # Both ended and started again: it stays released.
+    for one in (server, second):
+        one.stop()
+        await one.start()
+        assert (await one.call("GET", "attachments"))["attachments"] == []
+
+
 async def test_refusals_have_a_sentence_and_an_action(server: Any, lake: Any, did: Any) -> None:
     secret, big, empty = did("collider"), did("km3net"), did("dmsp")
     lake.put(secret, _content(secret, 1))

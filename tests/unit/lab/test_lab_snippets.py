@@ -105,7 +105,7 @@ async def test_bindings_survive_and_are_mirrored(tmp_path: Path) -> None:
     (mirror,) = (tmp_path / "run" / "bindings").glob("*.json")
     mirror.unlink()
     records, bindings = make()
-    await bindings.start()
+    await bindings.load()
     data = json.loads(mirror.read_text())
     assert data["notebook"] == str(tmp_path / "work/sub/n.ipynb")
     assert (
