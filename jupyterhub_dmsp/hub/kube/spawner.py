@@ -40,7 +40,7 @@ from jupyterhub_dmsp.hub.kube.leftovers import Sweep
 from jupyterhub_dmsp.hub.kube.manifests import Home, Plan, Scratch
 from jupyterhub_dmsp.hub.kube.traits import KubeTraits
 from jupyterhub_dmsp.hub.kube.watching import Failed, Running, Start
-from jupyterhub_dmsp.hub.launch.description import describe, kernel_options, variables
+from jupyterhub_dmsp.hub.launch.description import describe, kernel_options, mode_of, variables
 from jupyterhub_dmsp.hub.launch.spawner import ProfileSpawner
 from jupyterhub_dmsp.hub.metrics.watching import starting
 from jupyterhub_dmsp.profiles.launch import Launch
@@ -226,13 +226,7 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
         try:
             if self.pod_secret:
                 await self.api.delete("secrets", self.pod_secret)
-            if not await self.api.delete("pods", name, uid=uid, grace=grace):
-                return
-            if await watching.gone(self.api, name, uid, grace + self.stop_patience):
-                return
-            # Its node is gone, or does not answer: nobody else will say that it ended.
-            self.log.warning("The pod of %s does not end; it is taken off the cluster's list.", self.user.name)
-            await self.api.delete("pods", name, uid=uid, grace=0)
+            await self._end_pod(name, uid, grace)
         except DmspError as error:
             self.log.error("The pod %s is ended later: %s", name, error)
             leftovers.end_later(self.api, name, uid)
@@ -288,9 +282,15 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
         about = pod["metadata"]
         if about.get("labels", {}).get("app.kubernetes.io/managed-by") != manifests.MANAGER:
             raise DmspError(f"A pod {about['name']} is there which is not ours.")
-        await self.api.delete("pods", about["name"], uid=about["uid"], grace=self.stop_grace)
-        if not await watching.gone(self.api, about["name"], about["uid"], self.stop_grace + self.stop_patience):
-            await self.api.delete("pods", about["name"], uid=about["uid"], grace=0)
+        await self._end_pod(about["name"], about["uid"], self.stop_grace)
+
+    async def _end_pod(self, name: str, uid: str, grace: int) -> None:
+        if not await self.api.delete("pods", name, uid=uid, grace=grace):
+            return
+        if not await watching.gone(self.api, name, uid, grace + self.stop_patience):
+            # Its node is gone, or does not answer: nobody else will say that it ended.
+            self.log.warning("The pod of %s does not end; it is taken off the cluster's list.", self.user.name)
+            await self.api.delete("pods", name, uid=uid, grace=0)
 
     async def _ensure_home(self, plan: Plan, home: Home) -> None:
         if await self.api.get("persistentvolumeclaims", home.claim) is not None:
@@ -366,7 +366,7 @@ class KubeProfileSpawner(ProfileSpawner, KubeTraits, Spawner):
         )
 
     def _scratch(self, launch: Launch, settings: Settings) -> Scratch | None:
-        wanted = (launch.mode or settings.lake.mode) == "replica"
+        wanted = mode_of(launch, settings) == "replica"
         if not wanted or not (self.scratch_host or self.scratch_claim):
             return None
         return Scratch(settings.lake.mount, self.scratch_host, self.scratch_claim)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jupyterhub_dmsp.profiles.launch import Launch
-from jupyterhub_dmsp.profiles.schema import Profile
+from jupyterhub_dmsp.profiles.schema import Mode, Profile
 from jupyterhub_dmsp.sandbox.bwrap import Identity
 from jupyterhub_dmsp.settings import Experiment, Settings
 from jupyterhub_dmsp.shared import dmsp_log
@@ -47,6 +47,11 @@ def variables(who: Identity, log_name: str, settings: Settings, site: str = "") 
     return made | ({"SITE_NAME": site} if site else {})
 
 
+def mode_of(launch: Launch, settings: Settings) -> Mode:
+    """How data reach a session: by a mount, or by download."""
+    return launch.mode or settings.lake.mode
+
+
 def describe(
     *,
     user: str,
@@ -76,7 +81,7 @@ def describe(
         "mount": settings.lake.mount,
         "prefix": settings.lake.prefix,
         "rule_lifetime": settings.lake.rule_lifetime,
-        "mode": launch.mode or settings.lake.mode,
+        "mode": mode_of(launch, settings),
         "site": "",
     }
     return {

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jupyterhub_dmsp.hub.launch.description import CONFIG, describe, runtime_of, variables
+from jupyterhub_dmsp.hub.launch.description import CONFIG, describe, mode_of, runtime_of, variables
 from jupyterhub_dmsp.profiles.launch import Launch
-from jupyterhub_dmsp.profiles.schema import Mode
 from jupyterhub_dmsp.sandbox.bwrap import Bind, Identity, Sandbox, write_etc
 from jupyterhub_dmsp.sandbox.ids import replace
 from jupyterhub_dmsp.settings import Experiment, Settings
@@ -49,11 +48,6 @@ class Session:
     lake: Mapping[str, Any] = field(default_factory=dict)
     binds: Sequence[str] = ()
     devices: Sequence[Path] = ()
-
-    @property
-    def mode(self) -> Mode:
-        """How datasets reach it."""
-        return self.launch.mode or self.settings.lake.mode
 
     @property
     def folder(self) -> Path:
@@ -135,7 +129,7 @@ class Session:
             Bind(str(state / "homes" / who.name), who.home, writable=True),
             Bind(str(self.folder / "run"), self.runtime, writable=True),
         ]
-        if self.mode == "replica":
+        if mode_of(self.launch, self.settings) == "replica":
             binds.append(self._scratch())
         binds += [
             Bind(mount.host, mount.path, writable=not mount.read_only, optional=mount.optional)

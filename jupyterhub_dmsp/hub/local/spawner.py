@@ -21,7 +21,7 @@ from traitlets import Dict, Integer, List, Unicode, default
 from jupyterhub_dmsp.errors import DmspError
 from jupyterhub_dmsp.hub.errors import SpawnException
 from jupyterhub_dmsp.hub.launch import listening
-from jupyterhub_dmsp.hub.launch.description import kernel_options
+from jupyterhub_dmsp.hub.launch.description import kernel_options, mode_of
 from jupyterhub_dmsp.hub.launch.spawner import ProfileSpawner
 from jupyterhub_dmsp.hub.local import checks, records
 from jupyterhub_dmsp.hub.local.house import LocalHouse, key_of
@@ -189,7 +189,7 @@ class LocalProfileSpawner(ProfileSpawner, Spawner):
         await asyncio.to_thread(needs.check, launch.profile)
         await asyncio.to_thread(checks.mounts, launch, settings)
         await checks.home(self.state, str(self.user.name), settings, self.steps.say)
-        if self.isolated and (launch.mode or settings.lake.mode) == "replica":
+        if self.isolated and mode_of(launch, settings) == "replica":
             await checks.scratch(self._scratch_point(settings), settings.sessions.scratch_wait, self.steps.say)
 
     def _scratch_point(self, settings: Settings) -> Path:
