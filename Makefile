@@ -11,7 +11,7 @@ JLPM := PATH="$(NODE_BIN):$(CURDIR)/$(VENV)/bin:$$PATH" $(CURDIR)/$(VENV)/bin/jl
 FRONT_SOURCES := $(shell find labextension/src labextension/style labextension/schema -type f 2>/dev/null) labextension/package.json labextension/yarn.lock labextension/tsconfig.json
 BOX_PACKAGES := python3.11 python3.11-venv bubblewrap bindfs fuse3 iproute2 nftables util-linux procps g++
 TEST_PACKAGES := chromium fonts-dejavu-core maven openjdk-17-jre-headless
-# JupyterHub 5.5, for the tests of login, tokens and refusals.
+# JupyterHub 5.5, for the tests of login, tokens, refusals and both spawners.
 OLDER := .venv-5.5
 
 .PHONY: help up test lint unit cluster integration older browser front-test soak bench audit clean packages test-packages env
@@ -94,9 +94,9 @@ cluster: env  ## build the servers of the test cluster, once (some minutes)
 integration: env cluster
 	$(VENV)/bin/pytest tests/integration
 
-older: env $(OLDER)/.installed  ## login, tokens and refusals with JupyterHub 5.5
+older: env cluster $(OLDER)/.installed  ## login, tokens, refusals and both spawners with JupyterHub 5.5
 	DMSP_HUB_PYTHON=$(CURDIR)/$(OLDER)/bin/python $(VENV)/bin/pytest -m "not soak and not slow" \
-	  tests/integration/login tests/integration/hub/test_hub_login.py
+	  tests/integration/login tests/integration/hub/test_hub_login.py tests/integration/hub/contract
 
 browser: env
 	$(VENV)/bin/pytest tests/browser
