@@ -1,5 +1,7 @@
 """What the hub does by itself while it runs: ends what a former hub left, looks at scratch, ends idle sessions.
 
+What a former hub left are sessions that are in nobody's books, and logins whose end it had still to wait for.
+
 Begun by our authenticator when the hub starts, else by the first of our spawners. Either may be used without the other.
 """
 
@@ -55,6 +57,7 @@ class Keeping:
             self._task(self.end_left(house))
             if house.scratch is not None:
                 self._task(self.watch_scratch(Mount(house.scratch, needed=True)))
+        self._task(self.end_logins())
         self._task(Culler(self.app).run())
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
@@ -77,6 +80,20 @@ class Keeping:
                 numbers.ENDED.labels("left").inc()
         except Exception:
             self.log.exception("The look for left sessions failed")
+
+    async def end_logins(self) -> None:
+        """Wait once more for the ends of logins whose last server has stopped, perhaps just before the former hub."""
+        endings = getattr(self.app.authenticator, "endings", None)
+        if endings is None:
+            return
+        try:
+            servers = [one for one in self.app.db.query(orm.Spawner) if one.user is not None]
+            running = {one.user.name for one in servers if one.server is not None}
+            stopped = {one.user for one in servers if one.last_activity is not None}
+            for row in (one for one in stopped if one.encrypted_auth_state and one.name not in running):
+                endings.at_stop(self.app.users[row])
+        except Exception:
+            self.log.exception("The look for logins to be ended failed")
 
     async def watch_scratch(self, mount: Mount) -> None:
         """Keep the metrics of the scratch mount."""

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from plainhub import PlainHub, until
+from plainhub import PlainHub, plain_hub, until
 
 SHARED = "This server is shared with others, so it gets no tokens of yours. End that to go on."
 
@@ -143,6 +143,27 @@ async def test_the_login_ends_with_the_last_server_and_comes_back_with_the_next_
         assert (again.status_code, again.url.path) == (200, "/hub/home")
         assert (await site.counts())["authorization"] == before + 1
     assert (await refused(site, await start(site, "ada")))[0] == 200
+
+
+async def test_a_new_hub_ends_the_logins_that_the_former_had_to_wait_for() -> None:
+    async with plain_hub("wlcg", "c.DMSPAuthenticator.revoke_delay = 600") as site:
+        for name in ("ada", "bob"):
+            await site.enter(name)
+        refresh = (await site.auth_state("ada"))["refresh_token"]
+        await start(site, "ada")
+        await stop(site, "ada")
+        await site.stop("hub", kill=True)
+        assert (await site.asked())["revoked"] == []
+        site.more = "c.DMSPAuthenticator.revoke_delay = 0.5"
+        await site.start_hub()
+
+        async def revoked() -> bool:
+            return (await site.asked())["revoked"] == [refresh]
+
+        await until(revoked)
+        assert await site.auth_state("ada") == {"oauth_user": {"sub": "ada"}}
+        # Who never had a server has just logged in, and is about to.
+        assert "refresh_token" in await site.auth_state("bob")
 
 
 async def test_a_logout_beside_a_running_server_leaves_its_tokens(site: PlainHub) -> None:
