@@ -149,8 +149,11 @@ describe('TreeModel', () => {
     expect(model.count).toBe(2 + 1 + 30);
     lake.complete = true;
     lake.size = 40;
+    const first = model.indexOf(line(model, 1).level, 0);
     await jest.advanceTimersByTimeAsync(1100);
-    expect(model.count).toBe(2 + 40);
+    expect(line(model, 1).notice).toBe('listed');
+    expect(model.indexOf(line(model, 1).level, 0)).toBe(first); // a hand above a row shall hit that row
+    expect(model.count).toBe(2 + 1 + 40);
     lake.queries = [];
     await jest.advanceTimersByTimeAsync(10000);
     expect(lake.queries).toEqual([]);

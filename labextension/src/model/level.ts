@@ -7,7 +7,7 @@ import { IFault, IPage, IRow, didOf } from './types';
 export const PAGE = 200;
 
 /** A line of text in place of rows. */
-export type Notice = 'loading' | 'error' | 'empty' | 'listing';
+export type Notice = 'loading' | 'error' | 'empty' | 'listing' | 'listed';
 
 /** An expanded child and the place of its row. */
 interface IChild {
@@ -35,6 +35,8 @@ export class Level {
   /** Pages on their way. */
   readonly loading = new Map<number, Promise<void>>();
 
+  /** Whether the listing was seen growing: its line stays, so that no row moves when it is complete. */
+  private _grew = false;
   private _pages = new Map<number, IRow[]>();
   private _stale = new Set<number>();
   private _children = new Map<string, IChild>();
@@ -62,7 +64,10 @@ export class Level {
     if (!this.complete) {
       return 'listing';
     }
-    return this.total === 0 ? 'empty' : null;
+    if (this.total === 0) {
+      return 'empty';
+    }
+    return this._grew ? 'listed' : null;
   }
 
   /** Lines that this level takes in the flat list, expanded children included. */
@@ -144,6 +149,7 @@ export class Level {
     }
     this.total = answer.total;
     this.complete = answer.complete;
+    this._grew ||= !answer.complete;
     this.error = answer.error;
     this._stale.delete(page);
     this._pages.set(page, answer.rows);

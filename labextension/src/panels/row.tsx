@@ -44,6 +44,12 @@ function NoticeLine(props: ILineProps): JSX.Element {
     content = (
       <span className="jp-DMSP-quiet">{emptyText(level.depth, props.filtered, trans)}</span>
     );
+  } else if (notice === 'listed') {
+    content = (
+      <span className="jp-DMSP-quiet">
+        {trans._n('%2 entry', '%2 entries', level.total, formatCount(level.total))}
+      </span>
+    );
   } else {
     content = (
       <span className="jp-DMSP-quiet">
