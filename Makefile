@@ -13,8 +13,16 @@ BOX_PACKAGES := python3.11 python3.11-venv bubblewrap bindfs fuse3 iproute2 nfta
 TEST_PACKAGES := chromium fonts-dejavu-core maven openjdk-17-jre-headless
 # JupyterHub 5.5, for the tests of login, tokens, refusals and both spawners.
 OLDER := .venv-5.5
+# Integration tests in groups that share what takes long to start: a box, a lake, a hub. LANES runs at a time.
+LANES ?= 2
+IN_BOX := box profiles security soak
+IN_FIRE := faults kills recovery
+IN_HUB := hub issuer login sandbox
+IN_LAKE := $(filter-out $(IN_BOX) $(IN_FIRE) $(IN_HUB) __pycache__,$(notdir $(patsubst %/,%,$(wildcard tests/integration/*/))))
+GROUPS := integration-fire integration-box integration-hub integration-lake
+LANED = +$(MAKE) --no-print-directory --keep-going --jobs=$(LANES) --output-sync=line
 
-.PHONY: help up test lint unit cluster integration older browser front-test soak bench audit clean packages test-packages env
+.PHONY: help up test lint unit cluster integration $(GROUPS) older browser front-test soak bench audit clean packages test-packages env
 
 help:  ## show what can be done
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -66,7 +74,8 @@ $(VENV)/.project: pyproject.toml $(shell find profiles -type f) jupyterhub_dmsp/
 
 env: packages $(VENV)/.project
 
-test: test-packages env lint unit front-test cluster integration older browser  ## every check and test
+test: test-packages env lint  ## every check and test; LANES=1 for one after the other
+	$(LANED) cluster $(GROUPS) browser older unit front-test
 
 lint: env  ## ruff, mypy, imports between floors, tsc, eslint, prettier
 	$(VENV)/bin/ruff check .
@@ -91,8 +100,20 @@ $(OLDER)/.installed: requirements/hub-5.5.lock $(VENV)/.project
 cluster: env  ## build the servers of the test cluster, once (some minutes)
 	@$(PY) tests/support/cluster/build.py >/dev/null
 
-integration: env cluster
-	$(VENV)/bin/pytest tests/integration
+integration: env
+	$(LANED) cluster $(GROUPS)
+
+integration-box: env
+	$(VENV)/bin/pytest $(IN_BOX:%=tests/integration/%)
+
+integration-fire: env
+	$(VENV)/bin/pytest $(IN_FIRE:%=tests/integration/%)
+
+integration-hub: env cluster
+	$(VENV)/bin/pytest $(IN_HUB:%=tests/integration/%)
+
+integration-lake: env
+	$(VENV)/bin/pytest $(IN_LAKE:%=tests/integration/%)
 
 older: env cluster $(OLDER)/.installed  ## login, tokens, refusals and both spawners with JupyterHub 5.5
 	DMSP_HUB_PYTHON=$(CURDIR)/$(OLDER)/bin/python $(VENV)/bin/pytest -m "not soak and not slow" \
